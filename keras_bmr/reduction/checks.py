@@ -1,0 +1,51 @@
+"""Checks of values where they are known: outside a `tf.function`."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def check_finite(**parameters: tf.Tensor) -> None:
+    """Raises if a parameter holds NaN or infinity; silent in a graph."""
+    if not tf.executing_eagerly():
+        return
+    for name, value in parameters.items():
+        finite = tf.math.is_finite(value)
+        if not bool(tf.reduce_all(finite)):
+            _raise(name, value, tf.logical_not(finite), "finite")
+
+
+def check_positive(**parameters: tf.Tensor) -> None:
+    """Raises if a parameter is not positive and finite; silent in a graph."""
+    check_finite(**parameters)
+    if not tf.executing_eagerly():
+        return
+    for name, value in parameters.items():
+        if value.shape.num_elements() and not bool(tf.reduce_min(value) > 0):
+            _raise(name, value, value <= 0, "positive")
+
+
+def check_proper(margin: tf.Tensor, criterion: str) -> None:
+    """Raises if `margin`, which must be positive, is not; silent in a graph."""
+    if not tf.executing_eagerly() or not margin.shape.num_elements():
+        return
+    if bool(tf.reduce_min(margin) > 0):
+        return
+    count = int(tf.math.count_nonzero(margin <= 0))
+    raise ValueError(
+        f"The reduced posterior is improper in {count} of "
+        f"{margin.shape.num_elements()} entries: {criterion} must be positive. "
+        f"Received: {float(tf.reduce_min(margin))} at worst. The reduced prior is too "
+        "broad for the posterior: choose a reduced prior no broader than the prior, "
+        "or keep these parameters out of the reduction."
+    )
+
+
+def _raise(name: str, value: tf.Tensor, bad: tf.Tensor, wanted: str) -> None:
+    """Raises a ValueError that counts the bad entries and shows the first."""
+    first = tf.boolean_mask(value, bad)[0] if value.shape.rank else value
+    raise ValueError(
+        f"The {name.replace('_', ' ')} must be {wanted}. Received: {float(first)} "
+        f"(in {int(tf.math.count_nonzero(bad))} of {value.shape.num_elements()} "
+        "entries)."
+    )
