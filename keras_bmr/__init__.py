@@ -1,0 +1,38 @@
+"""Bayesian layers, model reduction and export for Keras 3."""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_bmr needs Keras on the TensorFlow backend, since its distributions are "
+        "those of TensorFlow Probability. Received: "
+        f"keras.backend.backend()={keras.backend.backend()!r}. Set the environment "
+        "variable KERAS_BACKEND=tensorflow before importing keras."
+    )
+
+from keras_bmr import (  # noqa: E402
+    callbacks,
+    distributions,
+    layers,
+    objectives,
+    posteriors,
+    priors,
+    reduction,
+)
+from keras_bmr.layers import to_deterministic, to_variational  # noqa: E402
+from keras_bmr.objectives import set_num_examples  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "callbacks",
+    "distributions",
+    "layers",
+    "objectives",
+    "posteriors",
+    "priors",
+    "reduction",
+    "set_num_examples",
+    "to_deterministic",
+    "to_variational",
+]

@@ -1,0 +1,5 @@
+"""What runs during `model.fit`."""
+
+from keras_bmr.callbacks.kl_annealing import KLAnnealing
+
+__all__ = ["KLAnnealing"]

@@ -1,0 +1,52 @@
+"""Warm-up of the KL divergence."""
+
+import math
+
+import keras
+
+from keras_bmr.objectives import set_kl_factor
+
+
+class KLAnnealing(keras.callbacks.Callback):
+    """Raises the weight of the KL divergence linearly over the first epochs.
+
+    Early in training the means fit the data while the KL would already pull every
+    weight towards the prior; a slow start avoids posteriors that never leave it.
+
+    Args:
+        epochs: Positive integer, the epoch from which on the factor is `end`.
+        start: Non-negative float, the factor in the first epoch.
+        end: Positive float, the final factor; 1 is the evidence lower bound, less
+            is a tempered posterior.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> annealing = keras_bmr.callbacks.KLAnnealing(epochs=5)
+        >>> model.fit(x, y, epochs=20, callbacks=[annealing])
+
+    References:
+        Sonderby, Raiko, Maaloe, Sonderby and Winther, Ladder variational
+        autoencoders, NeurIPS 2016, section 2.3.
+    """
+
+    def __init__(self, epochs: int = 5, start: float = 0.0, end: float = 1.0) -> None:
+        super().__init__()
+        if int(epochs) != epochs or epochs < 1:
+            raise ValueError(
+                f"`epochs` must be a positive integer. Received: epochs={epochs}"
+            )
+        if not (start >= 0 and end > 0 and math.isfinite(start + end)):
+            raise ValueError(
+                "`start` must be non-negative and `end` positive, both finite. "
+                f"Received: start={start}, end={end}"
+            )
+        self.epochs = int(epochs)
+        self.start = float(start)
+        self.end = float(end)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the factor of the epoch."""
+        progress = min(epoch / self.epochs, 1.0)
+        set_kl_factor(self.model, self.start + (self.end - self.start) * progress)

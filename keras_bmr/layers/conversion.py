@@ -1,0 +1,218 @@
+"""From an ordinary Keras model to a Bayesian one and back."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bmr.layers.registry import deterministic_class, variational_class
+from keras_bmr.layers.traversal import require_variational_layers
+from keras_bmr.layers.variational import Variational
+
+# Their few weights are scales and shifts that the next layer can undo, so that
+# uncertainty about them is not identified; they stay as they are.
+_LEFT_DETERMINISTIC = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.Normalization,
+    keras.layers.PReLU,
+)
+_MODELS = (keras.models.Sequential, keras.Model)
+
+
+def to_variational(
+    model: keras.Model,
+    num_examples: int | None = None,
+    posterior: Any = "mean_field_normal",
+    prior: Any = "layerwise_normal",
+    bayesian_bias: bool = False,
+    skip: Sequence[str] = (),
+) -> keras.Model:
+    """Copies a Keras model with Bayesian layers in place of its weight layers.
+
+    The posteriors start at the weights of the model. Normalisation layers and layers
+    without weights stay as they are. The model passed in is not changed.
+
+    Args:
+        model: A built Sequential or Functional model; nested models, shared layers,
+            TimeDistributed and Bidirectional are followed.
+        num_examples: Number of training examples, see `set_num_examples`. It can be
+            set later, but must be before training.
+        posterior: Posterior family of every layer.
+        prior: Prior of every layer.
+        bayesian_bias: Whether biases get a posterior too.
+        skip: Names of layers to leave deterministic.
+
+    Returns:
+        A new, uncompiled model.
+
+    Raises:
+        ValueError: If the model is subclassed or not built, has a layer with weights
+            that no Bayesian layer stands for, has NaN or infinite weights, or if
+            `skip` names an unknown layer.
+
+    Example:
+        >>> bayesian = keras_bmr.to_variational(model, num_examples=60000)
+    """
+    _check_clonable(model)
+    _check_finite(model)
+    names = {layer.name for layer in _all_layers(model)}
+    if unknown := sorted(set(skip) - names):
+        raise ValueError(
+            f"`skip` names layers that model '{model.name}' does not have: {unknown}. "
+            f"Its layers are {sorted(names)}."
+        )
+    options = {
+        "posterior": posterior,
+        "prior": prior,
+        "bayesian_bias": bayesian_bias,
+        "num_examples": num_examples,
+    }
+
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer.name in skip or isinstance(layer, Variational):
+            return _copy(layer)
+        if _is_wrapper(layer):
+            return _convert_wrapper(layer, convert)
+        target = variational_class(type(layer))
+        if target is not None:
+            return target.from_config({**layer.get_config(), **options})
+        if layer.weights and not isinstance(layer, _LEFT_DETERMINISTIC):
+            raise ValueError(
+                f"Layer '{layer.name}' of class {type(layer).__name__} has weights, "
+                "and there is no Bayesian layer for its class. Leave it as it is with "
+                f"`skip=['{layer.name}']`, or register a Bayesian layer with "
+                "`keras_bmr.layers.register_variational`."
+            )
+        return _copy(layer)
+
+    return _clone(model, convert)
+
+
+def to_deterministic(model: keras.Model) -> keras.Model:
+    """Copies a Bayesian model as the ordinary network of its posterior means.
+
+    Args:
+        model: A built Sequential or Functional model with Bayesian layers.
+
+    Returns:
+        A new, uncompiled model of plain Keras layers. Pruned weights are 0.
+
+    Raises:
+        ValueError: If the model has no Bayesian layer, or is subclassed.
+
+    Example:
+        >>> network = keras_bmr.to_deterministic(bayesian)
+    """
+    _check_clonable(model)
+    require_variational_layers(model)
+
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if _is_wrapper(layer):
+            return _convert_wrapper(layer, convert)
+        if not isinstance(layer, Variational):
+            return _copy(layer)
+        return deterministic_class(type(layer)).from_config(layer.parent_config())
+
+    return _clone(model, convert)
+
+
+def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    return type(layer).from_config(layer.get_config())
+
+
+def _is_wrapper(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Wrapper)
+
+
+def _convert_wrapper(
+    wrapper: keras.layers.Wrapper,
+    convert: Callable[[keras.layers.Layer], keras.layers.Layer],
+) -> keras.layers.Layer:
+    if not isinstance(
+        wrapper, (keras.layers.TimeDistributed, keras.layers.Bidirectional)
+    ):
+        raise ValueError(
+            f"Layer '{wrapper.name}' is a wrapper of class {type(wrapper).__name__}, "
+            "whose inner layer cannot be exchanged. Only TimeDistributed and "
+            f"Bidirectional can. Leave it as it is with `skip=['{wrapper.name}']`."
+        )
+    config = wrapper.get_config()
+    inner = {"layer": getattr(wrapper, "forward_layer", wrapper.layer)}
+    if config.get("backward_layer") is not None:
+        inner["backward_layer"] = wrapper.backward_layer
+    for key, layer in inner.items():
+        if isinstance(layer, _MODELS):
+            raise ValueError(
+                f"Layer '{wrapper.name}' ({type(wrapper).__name__}) wraps a model, "
+                f"'{layer.name}', which is not supported. Wrap its layers one by one, "
+                f"or leave it as it is with `skip=['{wrapper.name}']`."
+            )
+        config[key] = keras.saving.serialize_keras_object(convert(layer))
+    return type(wrapper).from_config(config)
+
+
+def _clone(
+    model: keras.Model, convert: Callable[[keras.layers.Layer], keras.layers.Layer]
+) -> keras.Model:
+    clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
+    pairs = list(zip(_all_layers(model), _all_layers(clone), strict=True))
+    for original, copied in pairs:
+        _copy_variables(original, copied)
+    # Afterwards, since the random weights may belong to sublayers.
+    for original, copied in pairs:
+        if isinstance(original, Variational) and not isinstance(copied, Variational):
+            means = original.posterior_means()
+            for name, variable in original.location_variables(copied).items():
+                variable.assign(means[name])
+    return clone
+
+
+def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    return model._flatten_layers(include_self=True, recursive=True)
+
+
+def _own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    return layer._trainable_variables + layer._non_trainable_variables
+
+
+def _copy_variables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Copies the variables that both layers have."""
+    sources, targets = _own_variables(source), _own_variables(target)
+    if type(source) is not type(target):
+        by_name = {variable.name: variable for variable in targets}
+        sources = [variable for variable in sources if variable.name in by_name]
+        targets = [by_name[variable.name] for variable in sources]
+    for old, new in zip(sources, targets, strict=True):
+        new.assign(old)
+
+
+def _check_clonable(model: keras.Model) -> None:
+    functional = hasattr(model, "get_config") and hasattr(model, "_functional")
+    if not isinstance(model, keras.Model) or not (
+        functional or type(model).__name__ == "Functional"
+    ):
+        raise ValueError(
+            "Expected a Sequential or Functional Keras model, whose layers can be "
+            f"exchanged. Received: {model!r} of class {type(model).__name__}. Build a "
+            "subclassed model from `keras_bmr.layers.*Variational` layers directly."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Model '{model.name}' is not built, so that it has no weights yet. Call "
+            "it on data once, or give it an `keras.Input`."
+        )
+
+
+def _check_finite(model: keras.Model) -> None:
+    for variable in model.weights:
+        value = keras.ops.convert_to_numpy(variable)
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise ValueError(
+                f"Weight '{variable.path}' of model '{model.name}' has "
+                f"{int((~np.isfinite(value)).sum())} NaN or infinite values. Train or "
+                "load the model anew before converting it."
+            )

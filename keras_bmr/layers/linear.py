@@ -1,0 +1,76 @@
+"""Bayesian layers that are linear in one kernel: dense, convolutions, embedding."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+from tensorflow_probability import distributions as tfd
+
+from keras_bmr.layers.estimators import ESTIMATORS
+from keras_bmr.layers.variational import Variational
+
+
+class LinearVariational(Variational):
+    """Mixin for a layer whose output is linear(inputs, kernel), bias, activation.
+
+    Such a layer can choose among the estimators. A subclass says what the linear map
+    is; everything else is here.
+    """
+
+    ESTIMATORS = tuple(ESTIMATORS)
+    KERNEL_NAME = "kernel"
+    # Where flipout's signs vary, besides the batch axis.
+    input_channel_axes: tuple[int, ...] = (-1,)
+    output_channel_axes: tuple[int, ...] = (-1,)
+
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """The linear map of the layer, without bias and activation."""
+        raise NotImplementedError
+
+    def linear_of_squares(self, inputs: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        """The variance of the output, given the variances of the kernel."""
+        return self.linear(ops.square(inputs), variance)
+
+    @classmethod
+    def random_weights(cls, layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+        """See `Variational.random_weights`."""
+        # `kernel` is a property over `_kernel` in some Keras layers, and a plain
+        # attribute in others.
+        variable = getattr(layer, f"_{cls.KERNEL_NAME}", None)
+        if variable is None:
+            variable = getattr(layer, cls.KERNEL_NAME)
+        return {cls.KERNEL_NAME: variable}
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Calls the layer with drawn weights, or as its Keras parent at the means."""
+        if not self.draws_weights(training):
+            return super().call(inputs, training=training)
+        seeds = dict(zip(self._random, self.next_seeds(len(self._random)), strict=True))
+        drawn = {name: self.scaled_draw(name, seed) for name, seed in seeds.items()}
+        estimator = ESTIMATORS[self.estimator]
+        kernel = drawn[self.KERNEL_NAME]
+        outputs = estimator(self, inputs, kernel, seeds[self.KERNEL_NAME])
+        bias = getattr(self, "bias", None)
+        if bias is not None:
+            if "bias" in drawn:
+                bias = ops.cast(
+                    self.sample(drawn["bias"], seeds["bias"]), self.compute_dtype
+                )
+            outputs = ops.add(outputs, self.broadcast_bias(bias))
+        activation = getattr(self, "activation", None)
+        return outputs if activation is None else activation(outputs)
+
+    def broadcast_bias(self, bias: Any) -> Any:
+        """The bias in a shape that broadcasts to the output."""
+        if getattr(self, "data_format", None) == "channels_first":
+            return ops.reshape(bias, (1, -1) + (1,) * self.rank)
+        return bias
+
+    def moments(self, kernel: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and variance of a posterior, see `Posterior.moments`."""
+        return self._posterior_family.moments(kernel)
+
+    def sample(self, kernel: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
+        """A draw from a posterior, see `Posterior.sample`."""
+        return self._posterior_family.sample(kernel, seed)

@@ -1,0 +1,52 @@
+"""Finding the Bayesian layers of a model."""
+
+import keras
+
+from keras_bmr.layers.variational import Variational
+
+
+def variational_layers(model: keras.layers.Layer) -> list[Variational]:
+    """The Bayesian layers of a model, nested models and wrappers included.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        Every Bayesian layer once, in the order of the model; a shared layer once.
+
+    Example:
+        >>> [layer.name for layer in keras_bmr.layers.variational_layers(model)]
+    """
+    # Keras has no public way into wrappers such as Bidirectional.
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    found = {id(layer): layer for layer in layers if isinstance(layer, Variational)}
+    return list(found.values())
+
+
+def require_variational_layers(model: keras.layers.Layer) -> list[Variational]:
+    """As `variational_layers`, for callers that can do nothing without one.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        At least one Bayesian layer, all of them built.
+
+    Raises:
+        ValueError: If the model has no Bayesian layer or one is not built.
+    """
+    layers = variational_layers(model)
+    if not layers:
+        raise ValueError(
+            f"Model '{model.name}' has no Bayesian layer. Expected a model made of "
+            "`keras_bmr.layers.*Variational` layers; convert an ordinary one with "
+            "`keras_bmr.to_variational(model, num_examples=...)`."
+        )
+    unbuilt = [layer.name for layer in layers if not layer.built]
+    if unbuilt:
+        raise ValueError(
+            f"Model '{model.name}' has layers that are not built yet, so that there "
+            f"are no weights to speak of: {unbuilt}. Call the model on data once, or "
+            "give it an `keras.Input`."
+        )
+    return layers

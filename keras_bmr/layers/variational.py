@@ -1,0 +1,441 @@
+"""The mixin that turns a Keras layer into a Bayesian one.
+
+The only place that knows how weights are drawn, where the KL divergence enters the
+loss, what a pruning mask does and how all of it is saved.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common.variables import AutocastScope
+from tensorflow_probability import distributions as tfd
+
+from keras_bmr import posteriors, priors
+from keras_bmr.posteriors.sampling import fold_replica, is_sampling, scope_seed
+
+
+@dataclasses.dataclass
+class RandomWeight:
+    """The variables of one weight tensor that has a posterior."""
+
+    location: keras.Variable
+    mask: keras.Variable
+    posterior_state: dict[str, keras.Variable]
+    prior_state: dict[str, keras.Variable]
+
+
+class KLRegularizer(keras.regularizers.Regularizer):
+    """Adds the weighted KL divergence of one weight to the loss.
+
+    Sits on the location variable, so that Keras counts it once for a shared layer
+    and leaves it out for a frozen one. A regularizer of the user's stays in force.
+    """
+
+    def __init__(self, layer: "Variational", name: str, user_regularizer: Any) -> None:
+        self._layer = layer
+        self._name = name
+        self._user_regularizer = user_regularizer
+
+    def __call__(self, value: Any) -> tf.Tensor:
+        """Returns the term that the loss gains."""
+        layer = self._layer
+        if layer.num_examples is None:
+            raise ValueError(
+                f"Layer '{layer.name}' does not know the number of training examples, "
+                "by which the KL divergence is divided so that it stands in the right "
+                "proportion to the mean loss of a batch. Call "
+                "`keras_bmr.set_num_examples(model, num_examples=len(x_train))` "
+                "before training, or pass `num_examples` to "
+                "`keras_bmr.to_variational`. Received: num_examples=None"
+            )
+        loss = layer.kl_weight.value * layer.divergence(self._name)
+        if self._user_regularizer is not None:
+            loss += self._user_regularizer(value)
+        return loss
+
+
+class Variational:
+    """Mixin: weights with posteriors, for a subclass of a `keras.layers.Layer`.
+
+    Subclasses name the random weights in `random_weights` and repeat the signatures
+    of `build` and `call` of their Keras parent, which Keras inspects.
+
+    Args:
+        *args: Positional arguments of the Keras parent.
+        posterior: Posterior family: a name, a config or a
+            `keras_bmr.posteriors.Posterior`.
+        prior: Prior: a name, a config or a `keras_bmr.priors.Prior`.
+        estimator: How the loss is estimated in training; one of `ESTIMATORS` of
+            the class. None stands for the first of them.
+        bayesian_bias: Whether the bias gets a posterior too.
+        num_examples: Number of training examples; usually set for the whole model
+            by `keras_bmr.set_num_examples`.
+        seed: Integer seed of the noise. Two layers with the same seed draw the same
+            noise; None takes a new one.
+        **kwargs: Keyword arguments of the Keras parent.
+
+    Raises:
+        ValueError: If an argument is invalid.
+    """
+
+    ESTIMATORS: tuple[str, ...] = ("reparameterization",)
+
+    def __init__(
+        self,
+        *args: Any,
+        posterior: Any = "mean_field_normal",
+        prior: Any = "layerwise_normal",
+        estimator: str | None = None,
+        bayesian_bias: bool = False,
+        num_examples: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._posterior_family = posteriors.get(posterior)
+        self._prior_family = priors.get(prior)
+        self.estimator = self.ESTIMATORS[0] if estimator is None else estimator
+        if self.estimator not in self.ESTIMATORS:
+            raise ValueError(
+                f"Invalid value for `estimator` of {type(self).__name__}: expected "
+                f"one of {self.ESTIMATORS}. Received: estimator={estimator!r}"
+            )
+        self.bayesian_bias = bool(bayesian_bias)
+        self.num_examples = checked_num_examples(num_examples)
+        self.seed = seed
+        self._noise_seed = keras.random.SeedGenerator(seed)
+        self._random: dict[str, RandomWeight] = {}
+
+    # --- What a subclass says of itself ---
+
+    @classmethod
+    def random_weights(cls, layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+        """The weights of a Keras layer that get a posterior, by name.
+
+        Args:
+            layer: A built layer of the Keras parent class or of this one.
+
+        Returns:
+            Its variables, in a fixed order; those of sublayers may be among them.
+        """
+        raise NotImplementedError
+
+    def location_variables(
+        self, layer: keras.layers.Layer
+    ) -> dict[str, keras.Variable]:
+        """As `random_weights`, with the bias if this layer has a Bayesian one.
+
+        Args:
+            layer: A built layer of the Keras parent class or of this one.
+
+        Returns:
+            Its variables by name.
+        """
+        locations = self.random_weights(layer)
+        if self.bayesian_bias and getattr(layer, "bias", None) is not None:
+            locations = {**locations, "bias": layer.bias}
+        return locations
+
+    # --- Building ---
+
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        """Builds the Keras parent, then what its posteriors need."""
+        super().build(*args, **kwargs)
+        self.kl_weight = self.add_weight(
+            name="kl_weight",
+            shape=(),
+            initializer=keras.initializers.Constant(1.0 / (self.num_examples or 1)),
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+        random = {}
+        for name, location in self.location_variables(self).items():
+            add = self._add_weight_of(name, location.dtype)
+            random[name] = RandomWeight(
+                location=location,
+                mask=add(
+                    name="mask",
+                    shape=location.shape,
+                    initializer="ones",
+                    trainable=False,
+                    dtype="bool",
+                ),
+                posterior_state=self._posterior_family.add_weights(add, location.shape),
+                prior_state=self._prior_family.add_weights(add, location.shape),
+            )
+            # Outside `call`, where the KL is computed, nothing is autocast; inside,
+            # half precision would round the location before it is scaled.
+            location.regularizer = KLRegularizer(self, name, location.regularizer)
+        self._random = random
+
+    def _add_weight_of(self, weight_name: str, dtype: str) -> Callable:
+        def add_weight(name: str, **kwargs: Any) -> keras.Variable:
+            options = {"dtype": dtype, "autocast": False, **kwargs}
+            return self.add_weight(name=f"{weight_name}_{name}", **options)
+
+        return add_weight
+
+    # --- Distributions at the current values ---
+
+    @property
+    def random_weight_names(self) -> tuple[str, ...]:
+        """Names of the weights that have a posterior; the layer must be built."""
+        return tuple(self._random)
+
+    def _random_weight(self, name: str) -> RandomWeight:
+        if name not in self._random:
+            known = self.random_weight_names if self.built else "none: not built yet"
+            raise ValueError(
+                f"Layer '{self.name}' has no random weight of that name. Expected one "
+                f"of {known}. Received: name={name!r}"
+            )
+        return self._random[name]
+
+    def _standardised_posterior(self, weight: RandomWeight) -> tfd.Distribution:
+        return self._posterior_family.distribution(
+            _uncast(weight.location), weight.posterior_state
+        )
+
+    def _scaled(
+        self, weight: RandomWeight, scale: tf.Tensor | None
+    ) -> tfd.Distribution:
+        return self._posterior_family.rescale(
+            self._standardised_posterior(weight), scale, weight.mask.value
+        )
+
+    def posterior(self, name: str) -> tfd.Distribution:
+        """The posterior of a weight, built from the current values.
+
+        Args:
+            name: One of `random_weight_names`, for example "kernel".
+
+        Returns:
+            Distribution with the batch shape of the weight. Pruned entries are 0
+            with variance 0. Under a hierarchical prior the random scale stands at
+            its posterior mean.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        weight = self._random_weight(name)
+        scale = self._prior_family.expected_scale(weight.prior_state)
+        return self._scaled(weight, scale)
+
+    def prior(self, name: str) -> tfd.Distribution:
+        """The prior of a weight, built from the current values.
+
+        Args:
+            name: One of `random_weight_names`, for example "kernel".
+
+        Returns:
+            Distribution that broadcasts to the shape of the weight. Under a
+            hierarchical prior the random scale stands at its posterior mean.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        weight = self._random_weight(name)
+        prior = self._prior_family.distribution(
+            self._standardised_posterior(weight),
+            weight.prior_state,
+            weight.mask.value,
+        )
+        scale = self._prior_family.expected_scale(weight.prior_state)
+        if scale is None:
+            return prior
+        return tfd.Normal(scale * prior.loc, scale * prior.scale)
+
+    def divergence(self, name: str) -> tf.Tensor:
+        """KL(posterior || prior) of a weight in nats, pruned entries left out.
+
+        Args:
+            name: One of `random_weight_names`.
+
+        Returns:
+            Scalar tensor.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        weight = self._random_weight(name)
+        return self._prior_family.divergence(
+            self._standardised_posterior(weight),
+            weight.prior_state,
+            weight.mask.value,
+        )
+
+    # --- Pruning ---
+
+    def mask(self, name: str) -> keras.Variable:
+        """The boolean variable that is False where a weight is pruned.
+
+        Args:
+            name: One of `random_weight_names`.
+
+        Returns:
+            Variable with the shape of the weight.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        return self._random_weight(name).mask
+
+    def prune(self, name: str, keep: Any) -> None:
+        """Prunes entries of a weight; what was pruned before stays so.
+
+        Args:
+            name: One of `random_weight_names`.
+            keep: Boolean array with the shape of the weight, False to prune.
+
+        Raises:
+            ValueError: If the layer has no such weight, or `keep` another shape.
+        """
+        weight = self._random_weight(name)
+        keep = tf.convert_to_tensor(keep, tf.bool)
+        if tuple(keep.shape) != tuple(weight.location.shape):
+            raise ValueError(
+                f"`keep` must have the shape of weight '{name}' of layer "
+                f"'{self.name}', {tuple(weight.location.shape)}. Received: "
+                f"keep.shape={tuple(keep.shape)}"
+            )
+        weight.mask.assign(tf.logical_and(weight.mask.value, keep))
+        location = weight.location
+        location.assign(tf.where(weight.mask.value, location.value, 0))
+
+    def assign_posterior(self, name: str, distribution: tfd.Distribution) -> None:
+        """Writes a posterior, a reduced one for example, into the variables.
+
+        Args:
+            name: One of `random_weight_names`.
+            distribution: Distribution of the layer's posterior family, with the
+                shape of the weight and in the scale that `posterior` returns.
+                Entries of pruned weights are ignored.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        weight = self._random_weight(name)
+        scale = self._prior_family.expected_scale(weight.prior_state)
+        if scale is not None:
+            distribution = self._posterior_family.rescale(
+                distribution, 1.0 / scale, tf.ones(weight.mask.shape, tf.bool)
+            )
+        self._posterior_family.assign(
+            distribution, weight.location, weight.posterior_state, weight.mask.value
+        )
+
+    # --- Calling ---
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Calls the Keras parent with drawn weights, or with their means."""
+        if self.draws_weights(training):
+            seeds = self.next_seeds(len(self._random))
+            values = {
+                name: self._posterior_family.sample(self.scaled_draw(name, seed), seed)
+                for name, seed in zip(self._random, seeds, strict=True)
+            }
+        else:
+            values = self.posterior_means()
+        return self._call_parent_with(values, *args, training=training, **kwargs)
+
+    def draws_weights(self, training: bool | None) -> bool:
+        """Whether a call draws weights rather than taking their means."""
+        return bool(training) or is_sampling()
+
+    def next_seeds(self, count: int) -> list[tf.Tensor]:
+        """Independent seeds for one call of the layer."""
+        seed = tf.cast(self._noise_seed.next(), tf.int64)
+        if (fixed := scope_seed()) is not None:
+            # The layer's own seed tells layers apart; its counter must not matter.
+            initial = tf.stack([seed[0], tf.zeros((), tf.int64)])
+            seed = tf.random.experimental.stateless_fold_in(initial, fixed)
+        return [
+            tf.random.experimental.stateless_fold_in(fold_replica(seed), i)
+            for i in range(count)
+        ]
+
+    def posterior_means(self) -> dict[str, tf.Tensor]:
+        """The means of the random weights by name, 0 where pruned."""
+        return {
+            name: self._posterior_family.moments(self.posterior(name))[0]
+            for name in self._random
+        }
+
+    def scaled_draw(self, name: str, seed: tf.Tensor) -> tfd.Distribution:
+        """The posterior of a weight, given a draw of its prior's random scale."""
+        weight = self._random[name]
+        # Not the seed of the weight's own noise, which would tie the two together.
+        folded = tf.random.experimental.stateless_fold_in(seed, 1)
+        scale = self._prior_family.sample_scale(weight.prior_state, folded)
+        return self._scaled(weight, scale)
+
+    def _call_parent_with(
+        self, values: dict[str, tf.Tensor], *args: Any, training: Any, **kwargs: Any
+    ) -> Any:
+        """Runs the parent's `call` as if its weights had the given values."""
+        parent_call = super().call
+        if "training" in inspect.signature(parent_call).parameters:
+            kwargs["training"] = training
+        replaced = {id(self._random[name].location): v for name, v in values.items()}
+        # An outer StatelessScope is hidden by the new one: hand its values on.
+        scope = keras.StatelessScope(
+            state_mapping=[(v, replaced.get(id(v), _uncast(v))) for v in self.variables]
+        )
+        entered = dict(scope.state_mapping)
+        with scope:
+            outputs = parent_call(*args, **kwargs)
+        for variable in self.variables:
+            value = scope.get_current_value(variable)
+            if value is not entered[id(variable)]:
+                # Moving statistics and dropout seeds advance as they should.
+                variable.assign(value)
+        return outputs
+
+    # --- Saving ---
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves all variables of the layer, the parents' and those added here."""
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads all variables of the layer."""
+        keras.layers.Layer.load_own_variables(self, store)
+
+    def parent_config(self) -> dict[str, Any]:
+        """The arguments of the Keras parent's constructor alone."""
+        return super().get_config()
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, the Keras parent's included."""
+        return {
+            **self.parent_config(),
+            "posterior": keras.saving.serialize_keras_object(self._posterior_family),
+            "prior": keras.saving.serialize_keras_object(self._prior_family),
+            "estimator": self.estimator,
+            "bayesian_bias": self.bayesian_bias,
+            "num_examples": self.num_examples,
+            "seed": self.seed,
+        }
+
+
+def _uncast(variable: keras.Variable) -> tf.Tensor:
+    """The value in the variable's own dtype, also inside a mixed-precision call."""
+    with AutocastScope(None):
+        return variable.value
+
+
+def checked_num_examples(num_examples: Any) -> int | None:
+    """Returns the number of training examples, or None where it is not known yet."""
+    if num_examples is None:
+        return None
+    if int(num_examples) != num_examples or num_examples < 1:
+        raise ValueError(
+            "`num_examples` must be a positive integer, the number of training "
+            f"examples. Received: num_examples={num_examples}"
+        )
+    return int(num_examples)

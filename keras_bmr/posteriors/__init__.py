@@ -1,0 +1,29 @@
+"""What the posterior of a random weight is made of."""
+
+from keras_bmr.identifiers import resolve
+from keras_bmr.posteriors.mean_field_normal import MeanFieldNormal
+from keras_bmr.posteriors.posterior import Posterior
+from keras_bmr.posteriors.sampling import sampling
+
+POSTERIORS = {"mean_field_normal": MeanFieldNormal}
+
+
+def get(identifier: str | dict | type | Posterior) -> Posterior:
+    """Resolves a `posterior=` argument.
+
+    Args:
+        identifier: A name out of `POSTERIORS`, a config or an instance.
+
+    Returns:
+        The posterior family.
+
+    Raises:
+        ValueError: If nothing of that name is known.
+
+    Example:
+        >>> keras_bmr.posteriors.get("mean_field_normal")
+    """
+    return resolve(identifier, POSTERIORS, Posterior, "posterior")
+
+
+__all__ = ["POSTERIORS", "MeanFieldNormal", "Posterior", "get", "sampling"]

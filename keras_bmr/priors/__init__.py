@@ -1,0 +1,46 @@
+"""Priors of random weights."""
+
+from keras_bmr.identifiers import resolve
+from keras_bmr.priors.empirical_bayes_normal import (
+    EmpiricalBayesNormal,
+    LayerwiseNormal,
+)
+from keras_bmr.priors.normal import Normal
+from keras_bmr.priors.prior import Prior
+from keras_bmr.priors.scale_mixture import ScaleMixtureNormal
+
+PRIORS = {
+    "normal": Normal,
+    "layerwise_normal": LayerwiseNormal,
+    "empirical_bayes_normal": EmpiricalBayesNormal,
+    "scale_mixture_normal": ScaleMixtureNormal,
+}
+
+
+def get(identifier: str | dict | type | Prior) -> Prior:
+    """Resolves a `prior=` argument.
+
+    Args:
+        identifier: A name out of `PRIORS`, a config or an instance.
+
+    Returns:
+        The prior.
+
+    Raises:
+        ValueError: If nothing of that name is known.
+
+    Example:
+        >>> keras_bmr.priors.get("layerwise_normal")
+    """
+    return resolve(identifier, PRIORS, Prior, "prior")
+
+
+__all__ = [
+    "PRIORS",
+    "EmpiricalBayesNormal",
+    "LayerwiseNormal",
+    "Normal",
+    "Prior",
+    "ScaleMixtureNormal",
+    "get",
+]

@@ -1,0 +1,133 @@
+"""The interface of a prior."""
+
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+
+class Prior:
+    """Prior of one weight tensor.
+
+    An instance holds settings only and may serve many weights; variables, if the
+    prior learns any, live in the layer, which passes them to each method.
+
+    A prior may be hierarchical, w = c * v with one positive random scale `c` for
+    the whole tensor. Posterior and prior are then those of the standardised
+    weight `v`; `sample_scale` and `expected_scale` speak of `c`.
+    """
+
+    def add_weights(
+        self, add_weight: Callable[..., keras.Variable], shape: tuple[int, ...]
+    ) -> dict[str, keras.Variable]:
+        """Creates the variables that the prior learns.
+
+        Args:
+            add_weight: As `keras.layers.Layer.add_weight`; it prefixes names with
+                that of the weight.
+            shape: Shape of the weight.
+
+        Returns:
+            The variables by name; none by default.
+        """
+        del add_weight, shape
+        return {}
+
+    def distribution(
+        self,
+        posterior: tfd.Distribution,
+        state: Mapping[str, keras.Variable],
+        mask: tf.Tensor,
+    ) -> tfd.Distribution:
+        """The prior at the current values.
+
+        Args:
+            posterior: The posterior of the (standardised) weight; priors chosen by
+                empirical Bayes depend on it.
+            state: The variables of `add_weights`.
+            mask: Boolean tensor with the shape of the weight, False where pruned.
+
+        Returns:
+            A `tfd` distribution that broadcasts to the shape of the weight.
+        """
+        raise NotImplementedError
+
+    def divergence(
+        self,
+        posterior: tfd.Distribution,
+        state: Mapping[str, keras.Variable],
+        mask: tf.Tensor,
+    ) -> tf.Tensor:
+        """KL(posterior || prior) in nats, summed over the weights that are left.
+
+        Args:
+            posterior: The posterior of the (standardised) weight.
+            state: The variables of `add_weights`.
+            mask: Boolean tensor with the shape of the weight, False where pruned.
+
+        Returns:
+            Scalar tensor.
+        """
+        prior = self.distribution(posterior, state, mask)
+        return masked_sum(tfd.kl_divergence(posterior, prior), mask)
+
+    def sample_scale(
+        self, state: Mapping[str, keras.Variable], seed: tf.Tensor
+    ) -> tf.Tensor | None:
+        """Draws the random scale of a hierarchical prior.
+
+        Args:
+            state: The variables of `add_weights`.
+            seed: Integer tensor of shape (2,).
+
+        Returns:
+            Positive scalar tensor; None if the prior has no such scale.
+        """
+        del state, seed
+        return None
+
+    def expected_scale(self, state: Mapping[str, keras.Variable]) -> tf.Tensor | None:
+        """Posterior mean of the random scale of a hierarchical prior.
+
+        Args:
+            state: The variables of `add_weights`.
+
+        Returns:
+            Positive scalar tensor; None if the prior has no such scale.
+        """
+        del state
+        return None
+
+    def get_config(self) -> dict[str, float]:
+        """The arguments of the constructor.
+
+        Returns:
+            Dictionary for `from_config`.
+        """
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, float]) -> "Prior":
+        """Builds the prior from its config.
+
+        Args:
+            config: What `get_config` returned.
+
+        Returns:
+            The prior.
+        """
+        return cls(**config)
+
+
+def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Sums the entries where the mask holds.
+
+    Args:
+        values: Floating tensor.
+        mask: Boolean tensor of the same shape.
+
+    Returns:
+        Scalar tensor.
+    """
+    return tf.reduce_sum(tf.where(mask, values, tf.zeros((), values.dtype)))
