@@ -1,15 +1,26 @@
 """Bayesian model reduction of `tfd` distributions; importing registers all rules."""
 
+from keras_bmr.reduction import (
+    independent,
+    multivariate_normal,
+    normal,
+    savage_dickey,
+)
 from keras_bmr.reduction.model_reduction import (
     Reduction,
     RegisterModelReduction,
     model_reduction,
 )
-from keras_bmr.reduction.normal import reduce_normal
+from keras_bmr.reduction.monte_carlo import MonteCarloEstimate, monte_carlo_delta_f
 
 __all__ = [
+    "MonteCarloEstimate",
     "Reduction",
     "RegisterModelReduction",
+    "independent",
     "model_reduction",
-    "reduce_normal",
+    "monte_carlo_delta_f",
+    "multivariate_normal",
+    "normal",
+    "savage_dickey",
 ]

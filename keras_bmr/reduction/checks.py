@@ -1,8 +1,42 @@
-"""Checks of values where they are known: outside a `tf.function`."""
+"""Checks of arguments; values only where known: outside a `tf.function`."""
 
 from __future__ import annotations
 
 import tensorflow as tf
+import tensorflow_probability as tfp
+
+
+def check_alike(
+    posterior: tfp.distributions.Distribution,
+    prior: tfp.distributions.Distribution,
+    reduced_prior: tfp.distributions.Distribution,
+) -> None:
+    """Raises unless all are distributions of one dtype and one event shape."""
+    arguments = {
+        "posterior": posterior,
+        "prior": prior,
+        "reduced_prior": reduced_prior,
+    }
+    for name, argument in arguments.items():
+        if not isinstance(argument, tfp.distributions.Distribution):
+            raise TypeError(
+                f"`{name}` must be a `tfp.distributions` distribution. "
+                f"Received: {argument!r}"
+            )
+    dtypes = [tf.as_dtype(argument.dtype).name for argument in arguments.values()]
+    if len(set(dtypes)) > 1:
+        raise ValueError(
+            "posterior, prior and reduced_prior must have the same dtype. "
+            f"Received: {', '.join(dtypes)}"
+        )
+    shapes = [argument.event_shape for argument in arguments.values()]
+    if not all(shape.is_compatible_with(shapes[0]) for shape in shapes):
+        raise ValueError(
+            "posterior, prior and reduced_prior must have the same event shape. "
+            f"Received: {', '.join(str(shape) for shape in shapes)}. Wrap batched "
+            "distributions in `tfd.Independent(d, reinterpreted_batch_ndims=k)` to "
+            "turn their last k batch dimensions into event dimensions."
+        )
 
 
 def check_finite(**parameters: tf.Tensor) -> None:

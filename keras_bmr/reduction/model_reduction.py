@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from keras_bmr.reduction.checks import check_alike
 
 _REDUCTIONS: dict[tuple[type, type, type], Callable[..., Reduction]] = {}
 
@@ -66,11 +68,11 @@ def model_reduction(
 
     Raises:
         NotImplementedError: If no rule is known for the three types.
+        TypeError: If an argument is not a `tfd` distribution.
         ValueError: If data types or event shapes differ, if a parameter is not
             finite or out of its domain, or if the reduced posterior is improper.
 
     Example:
-
     >>> import tensorflow_probability as tfp
     >>> tfd = tfp.distributions
     >>> posterior, prior = tfd.Normal([0.3, 1.5], [0.2, 0.1]), tfd.Normal(0.0, 1.0)
@@ -82,6 +84,7 @@ def model_reduction(
         equations 3 to 5.
     """
     arguments = (posterior, prior, reduced_prior)
+    check_alike(*arguments)
     types = tuple(argument.__class__ for argument in arguments)
     rule = _lookup(*types)
     if rule is None:
@@ -96,12 +99,11 @@ def model_reduction(
             "`keras_bmr.reduction.monte_carlo_delta_f`. "
             f"Known (posterior, prior, reduced prior): {', '.join(known)}."
         )
-    _check_alike(arguments)
     with tf.name_scope(name or "model_reduction"):
         return rule(*arguments)
 
 
-class RegisterModelReduction:  # noqa: N801  (named like TFP's RegisterKL)
+class RegisterModelReduction:
     """Decorator that registers a rule for three types.
 
     The rule is a function `(posterior, prior, reduced_prior) -> Reduction`. It
@@ -117,7 +119,6 @@ class RegisterModelReduction:  # noqa: N801  (named like TFP's RegisterKL)
         ValueError: If the three types have a rule already.
 
     Example:
-
     >>> import tensorflow_probability as tfp
     >>> tfd = tfp.distributions
     >>> @RegisterModelReduction(tfd.Gamma, tfd.Gamma, tfd.Gamma)
@@ -167,21 +168,3 @@ def _lookup(*types: type) -> Callable[..., Reduction] | None:
         if nearest is None or rank < nearest[0]:
             nearest = (rank, rule)
     return None if nearest is None else nearest[1]
-
-
-def _check_alike(arguments: tuple[Any, ...]) -> None:
-    """Raises unless data types and event shapes agree."""
-    dtypes = [argument.dtype for argument in arguments]
-    if len({tf.as_dtype(dtype) for dtype in dtypes}) > 1:
-        raise ValueError(
-            "posterior, prior and reduced_prior must have the same dtype. Received: "
-            + ", ".join(tf.as_dtype(dtype).name for dtype in dtypes)
-        )
-    shapes = [argument.event_shape for argument in arguments]
-    if not all(shape.is_compatible_with(shapes[0]) for shape in shapes):
-        raise ValueError(
-            "posterior, prior and reduced_prior must have the same event shape. "
-            f"Received: {', '.join(str(shape) for shape in shapes)}. Wrap batched "
-            "distributions in `tfd.Independent(d, reinterpreted_batch_ndims=k)` to "
-            "turn their last k batch dimensions into event dimensions."
-        )

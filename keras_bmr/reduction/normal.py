@@ -44,7 +44,6 @@ def reduce_normal(
             concerned are NaN instead.
 
     Example:
-
     >>> reduction = reduce_normal(
     ...     tfd.Normal(0.2, 0.05**0.5), tfd.Normal(0.0, 2.0), tfd.Normal(0.0, 0.3**0.5)
     ... )
