@@ -1,0 +1,215 @@
+"""Export of a model to a verified TFLite file."""
+
+import gzip
+import os
+import uuid
+from typing import Any
+
+import keras
+
+from keras_bmr.export import converter, examples, operators, verify
+from keras_bmr.export.network import (
+    deterministic_network,
+    input_specifications,
+    reference,
+)
+from keras_bmr.export.report import ExportReport
+
+_MODES = (None, "float16", "dynamic", "int8")
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | os.PathLike,
+    quantize: str | None = None,
+    representative_data: Any = None,
+    batch_size: int = 1,
+    sparse: bool = False,
+    validation_data: Any = None,
+) -> ExportReport:
+    """Writes a model as a TFLite file that was run and compared with Keras.
+
+    A Bayesian model is exported as the deterministic network of its posterior means.
+    The file uses TFLite's builtin operators only, takes and returns the dtypes of the
+    Keras model (float32 also where the kernels are int8), and has fixed shapes. It is
+    run by the LiteRT interpreter before it appears at `path`: if it disagrees with
+    Keras, an error is raised and whatever was at `path` stays.
+
+    A float file may differ from Keras by 1e-4 of max(1, largest output), a float16
+    file by 1e-2 of it. A quantised file ("dynamic", "int8") may have a relative
+    difference (root mean square difference over standard deviation of the output) of
+    0.2, and of 0.05 if fewer than 95 % of its predictions are Keras'.
+
+    Args:
+        model: A built Functional or Sequential model, or a subclassed one that was
+            built for a single input.
+        path: File to write. Its folder must exist.
+        quantize: None for float32 weights; "float16" for half-precision weights;
+            "dynamic" for int8 weights with activations quantised at run time; "int8"
+            for int8 weights and activations with ranges from `representative_data`.
+        representative_data: Inputs as `model.predict` takes them, shape
+            `(num_examples, ...)`, a list or a dictionary of such arrays; no targets.
+            Required for "int8", at least 20 examples (100-500 are usual).
+        batch_size: Number of examples per call of the file. Examples beyond a
+            multiple of it are left out.
+        sparse: Whether to try TFLite's sparse encoding: smaller files for weights
+            that are mostly zero, and faster `Dense` layers if whole blocks of four
+            consecutive inputs of one output are zero. float32 only. Where it is not
+            smaller or not right, the dense encoding is written and the report says so.
+        validation_data: Inputs to verify with, in the form of `representative_data`,
+            which is used if there is none. Without both the file is verified with
+            seeded random inputs, which the report mentions.
+
+    Returns:
+        An `ExportReport`: bytes, differences, top-1 agreement, latency, operators.
+
+    Raises:
+        ImportError: If ai-edge-litert is not installed (extra `litert`).
+        TypeError: If the model is no Keras model, or data has a wrong type.
+        ValueError: If an argument, a weight or the data is invalid, or the model has
+            operations without a TFLite kernel.
+        FileNotFoundError: If the folder of `path` does not exist.
+        RuntimeError: If the converted file does not load or disagrees with Keras.
+
+    Example:
+    ```python
+    report = keras_bmr.export_tflite(
+        model, "model.tflite", quantize="int8", representative_data=x_train[:500]
+    )
+    print(report)
+    ```
+    """
+    path = _check_arguments(path, quantize, representative_data, batch_size, sparse)
+    verify.interpreter_class()
+    network = deterministic_network(model)
+    specifications = input_specifications(network, batch_size)
+
+    representative = real = None
+    if representative_data is not None:
+        minimum = examples.MIN_REPRESENTATIVE if quantize == "int8" else 1
+        real = representative = examples.check_examples(
+            representative_data,
+            network,
+            specifications,
+            "representative_data",
+            max(minimum, batch_size),
+        )
+    if validation_data is not None:
+        real = examples.check_examples(
+            validation_data, network, specifications, "validation_data", batch_size
+        )
+    inputs = real or examples.random_examples(specifications, batch_size)
+    num_used = len(inputs[0]) // batch_size * batch_size
+    inputs = [array[:num_used] for array in inputs]
+    source = "random inputs (none given)"
+    if real is not None:
+        source = "representative_data" if real is representative else "validation_data"
+
+    function = converter.trace(network, specifications, batch_size)
+    content, notes = _convert(function, quantize, representative)
+    expected = verify.run_keras(reference(model, network), inputs, batch_size)
+
+    def write(content: bytes, is_sparse: bool, notes: tuple[str, ...]) -> ExportReport:
+        # In the same folder, so that os.replace is one atomic step.
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+            outputs, latency_ms = verify.run_file(temporary, inputs, batch_size)
+            comparison = verify.compare(expected, outputs)
+            verify.check(comparison, quantize, real is not None)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+        return ExportReport(
+            path=path,
+            bytes=len(content),
+            gzip_bytes=len(gzip.compress(content, mtime=0)),
+            max_difference=comparison.max_difference,
+            relative_difference=comparison.relative_difference,
+            top1_agreement=comparison.top1_agreement,
+            latency_ms=latency_ms,
+            ops=operators.operator_names(content),
+            quantize=quantize,
+            sparse=is_sparse,
+            batch_size=batch_size,
+            verified_on=f"{num_used} examples of {source}"
+            if real is not None
+            else f"{num_used} {source}",
+            notes=notes,
+        )
+
+    if not sparse:
+        return write(content, False, notes)
+    compressed = converter.convert(function, sparse=True)
+    if len(compressed) >= len(content):
+        reason = "it would not be smaller"
+    else:
+        try:
+            return write(compressed, True, notes)
+        except RuntimeError as error:
+            reason = str(error)
+    return write(
+        content, False, (*notes, f"dense encoding instead of sparse: {reason}")
+    )
+
+
+def _check_arguments(path, quantize, representative_data, batch_size, sparse) -> str:
+    """Returns the path as a string, after a check of all plain arguments."""
+    if quantize not in _MODES:
+        raise ValueError(
+            f"Invalid value for `quantize`, expected one of {_MODES}. Received: "
+            f"quantize={quantize!r}"
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            "Invalid value for `batch_size`, expected a positive integer. Received: "
+            f"batch_size={batch_size!r}"
+        )
+    if sparse and quantize is not None:
+        # int8 and dynamic files do not load then; float16 in blocks answers nan.
+        raise ValueError(
+            "TFLite's sparse encoding works with float32 weights only. Expected either "
+            "`sparse=True` or a quantised file; gzip makes zeros small in both. "
+            f"Received: sparse=True, quantize={quantize!r}"
+        )
+    if quantize == "int8" and representative_data is None:
+        raise ValueError(
+            'quantize="int8" fixes the range of every activation in advance and needs '
+            "inputs to measure them: pass `representative_data=x_train[:500]`. "
+            "Received: representative_data=None"
+        )
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"The folder of `path` does not exist; create it first. Received: {path!r}"
+        )
+    if os.path.isdir(path):
+        raise ValueError(
+            f"Expected `path` to name a file. Received: the folder {path!r}"
+        )
+    return path
+
+
+def _convert(function, quantize, representative):
+    """Returns the file's bytes, dense, and notes about them."""
+    # The float file first, whatever the mode: its operators tell what would crash the
+    # calibration of int8 (a loop in its own subgraph ends the process).
+    content = converter.convert(function)
+    operators.check_operators(operators.operator_names(content))
+    if quantize is None:
+        return content, ()
+    if quantize == "int8" and operators.has_control_flow(content):
+        raise ValueError(
+            'quantize="int8" cannot calibrate loops, which recurrent layers become. '
+            "Build those layers with `unroll=True`, or use quantize='dynamic' or "
+            "'float16'. Received: a model whose conversion has the operators "
+            f"{operators.operator_names(content)}"
+        )
+    content = converter.convert(function, quantize, representative)
+    operators.check_operators(operators.operator_names(content))
+    in_float = operators.float_operators(content) if quantize == "int8" else ()
+    notes = (f"without an int8 kernel, in float32: {', '.join(in_float)}",)
+    return content, notes if in_float else ()
