@@ -1,0 +1,15 @@
+"""Distributions that TensorFlow Probability lacks; importing registers their KLs."""
+
+from keras_bmr.distributions import log_normal_gamma
+from keras_bmr.distributions.log_scale_normal import LogScaleNormal
+from keras_bmr.distributions.log_uniform import LogUniform
+from keras_bmr.distributions.numerics import log_normal_mass
+from keras_bmr.distributions.truncated_log_normal import TruncatedLogNormal
+
+__all__ = [
+    "LogScaleNormal",
+    "LogUniform",
+    "TruncatedLogNormal",
+    "log_normal_gamma",
+    "log_normal_mass",
+]
