@@ -17,22 +17,28 @@ from keras_bmr import (  # noqa: E402
     objectives,
     posteriors,
     priors,
+    pruning,
     reduction,
 )
 from keras_bmr.layers import to_deterministic, to_variational  # noqa: E402
 from keras_bmr.objectives import set_num_examples  # noqa: E402
+from keras_bmr.pruning import ModelReduction, reduce_model, sparsity  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ModelReduction",
     "callbacks",
     "distributions",
     "layers",
     "objectives",
     "posteriors",
     "priors",
+    "pruning",
+    "reduce_model",
     "reduction",
     "set_num_examples",
+    "sparsity",
     "to_deterministic",
     "to_variational",
 ]

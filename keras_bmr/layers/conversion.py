@@ -120,6 +120,25 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     return _clone(model, convert)
 
 
+def copy_model(model: keras.Model) -> keras.Model:
+    """Copies a model with all its variables, masks and posteriors included.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Returns:
+        A new, uncompiled model.
+
+    Raises:
+        ValueError: If the model is subclassed or not built.
+
+    Example:
+        >>> backup = keras_bmr.layers.copy_model(bayesian)
+    """
+    _check_clonable(model)
+    return _clone(model, _copy)
+
+
 def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
     return type(layer).from_config(layer.get_config())
 

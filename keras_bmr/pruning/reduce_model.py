@@ -1,0 +1,70 @@
+"""From a Bayesian model to a pruned one."""
+
+from collections.abc import Sequence
+
+import keras
+from tensorflow_probability import distributions as tfd
+
+from keras_bmr.layers.conversion import copy_model
+from keras_bmr.pruning import criteria, defaults, groups, reduced_priors
+from keras_bmr.pruning.model_reduction import ModelReduction
+
+
+def reduce_model(
+    model: keras.Model,
+    reduced_prior: str
+    | tfd.Distribution
+    | reduced_priors.ReducedPrior = defaults.REDUCED_PRIOR,
+    criterion: str | criteria.Criterion = defaults.CRITERION,
+    granularity: str | type[groups.ParameterGroups] = defaults.GRANULARITY,
+    threshold: float | None = None,
+    sparsity: float | None = None,
+    skip: Sequence[str] = (),
+    write_back: bool = False,
+) -> keras.Model:
+    """Copies a Bayesian model and prunes the copy by its log evidence.
+
+    The copy is Bayesian and trainable; pruned weights stay zero when it is fitted.
+
+    Args:
+        model: A built Sequential or Functional model with Bayesian layers. To prune
+            a subclassed model in place, use `ModelReduction(model).apply(model)`.
+        reduced_prior: See `ModelReduction`.
+        criterion: See `ModelReduction`.
+        granularity: See `ModelReduction`.
+        threshold: See `ModelReduction`.
+        sparsity: See `ModelReduction`.
+        skip: Names of layers to leave alone.
+        write_back: Whether the weights that are kept get their posterior under the
+            reduced prior, too, which must then have a density. Without it they keep
+            the posterior that training found.
+
+    Returns:
+        A new, uncompiled model.
+
+    Raises:
+        ValueError: As `ModelReduction`, and if a layer would be left without any
+            weight, if `write_back` is asked of a point mass, or if the model is
+            subclassed.
+        NotImplementedError: If no reduction is known for the distributions.
+
+    Example:
+        >>> reduced = keras_bmr.reduce_model(model, sparsity=0.9)
+        >>> reduced.compile("adam", loss="mse")
+        >>> reduced.fit(x, y, epochs=5)
+
+    References:
+        Friston, Parr and Zeidman, Bayesian model reduction, arXiv 1805.07092.
+    """
+    reduction = ModelReduction(
+        model,
+        reduced_prior=reduced_prior,
+        criterion=criterion,
+        granularity=granularity,
+        threshold=threshold,
+        sparsity=sparsity,
+        skip=skip,
+    )
+    reduced = copy_model(model)
+    reduction.apply(reduced, write_back=write_back)
+    return reduced

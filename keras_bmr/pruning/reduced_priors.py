@@ -1,0 +1,169 @@
+"""What a weight is reduced to, and from which log Bayes factor on."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from keras_bmr.identifiers import resolve
+from keras_bmr.pruning import defaults
+
+
+class ReducedPrior:
+    """A reduced prior with the log Bayes factor above which it wins.
+
+    Args:
+        distribution: A scalar `tfd` distribution, or one that broadcasts to the
+            shape of every weight.
+
+    Raises:
+        ValueError: If `distribution` is none.
+    """
+
+    def __init__(self, distribution: tfd.Distribution) -> None:
+        if (
+            not isinstance(distribution, tfd.Distribution)
+            or distribution.event_shape.rank != 0
+        ):
+            raise ValueError(
+                "Invalid value for `distribution`: expected a `tfd` distribution of "
+                f"scalars. Received: distribution={distribution!r}"
+            )
+        self._distribution = distribution
+
+    @property
+    def is_point_mass(self) -> bool:
+        """Whether a weight under this prior has a fixed value."""
+        return isinstance(self._distribution, tfd.Deterministic)
+
+    def distribution(self, dtype: tf.DType) -> tfd.Distribution:
+        """The reduced prior of a weight of the given dtype."""
+        del dtype
+        return self._distribution
+
+    def threshold(self, delta_f: np.ndarray) -> float:
+        """The log Bayes factor in nats above which a layer's group is pruned.
+
+        Args:
+            delta_f: Array of shape (groups,), the log Bayes factors of the groups of
+                one layer that are not pruned yet.
+
+        Returns:
+            The threshold.
+        """
+        del delta_f
+        return defaults.THRESHOLD
+
+
+class PointMass(ReducedPrior):
+    """A weight that is exactly zero; it wins from equal evidence on.
+
+    Example:
+        >>> keras_bmr.reduce_model(model, reduced_prior="point_mass")
+    """
+
+    def __init__(self) -> None:
+        super().__init__(tfd.Deterministic(0.0))
+
+    def distribution(self, dtype: tf.DType) -> tfd.Deterministic:
+        """See `ReducedPrior.distribution`."""
+        return tfd.Deterministic(tf.zeros((), dtype))
+
+
+class SpikeAndSlab(PointMass):
+    """A point mass at zero whose share of the layer is inferred.
+
+    Each group is kept with probability `pi`, which has the hyperprior
+    Beta(concentration1, concentration0) in every layer. Variational inference
+    alternates between the groups and `pi`, starting at zeta = 0:
+
+        q_i = sigmoid(zeta - delta_f_i)
+        zeta = digamma(concentration1 + sum q) - digamma(concentration0 + sum(1 - q))
+
+    and keeps a group if delta_f_i <= zeta. `zeta` is E[log pi] - E[log(1 - pi)].
+
+    Groups that were pruned before do not count. Where the rule is applied again and
+    again they would drive `pi`, and with it what is left, to zero.
+
+    Args:
+        concentration1: Positive float, counts as so many groups that are kept.
+        concentration0: Positive float, counts as so many groups that are pruned.
+        num_iterations: Positive integer.
+
+    Raises:
+        ValueError: If an argument is not positive and finite.
+
+    Example:
+        >>> reduced_prior = keras_bmr.pruning.SpikeAndSlab(concentration0=100.0)
+        >>> keras_bmr.reduce_model(model, reduced_prior=reduced_prior)
+
+    References:
+        Markovic, Friston and Kiebel, Bayesian sparsification for deep neural
+        networks with Bayesian model reduction, arXiv 2309.12095.
+    """
+
+    def __init__(
+        self,
+        concentration1: float = 1.0,
+        concentration0: float = 1.0,
+        num_iterations: int = 4,
+    ) -> None:
+        super().__init__()
+        arguments = {
+            "concentration1": concentration1,
+            "concentration0": concentration0,
+            "num_iterations": num_iterations,
+        }
+        for name, value in arguments.items():
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(
+                    f"Invalid value for `{name}`: expected a positive finite number. "
+                    f"Received: {name}={value}"
+                )
+        self.concentration1 = float(concentration1)
+        self.concentration0 = float(concentration0)
+        self.num_iterations = int(num_iterations)
+
+    def threshold(self, delta_f: np.ndarray) -> float:
+        """See `ReducedPrior.threshold`."""
+        zeta = 0.0
+        for _ in range(self.num_iterations):
+            logits = tf.convert_to_tensor(np.asarray(zeta, delta_f.dtype) - delta_f)
+            # Two sigmoids rather than 1 - q, which rounds to 0 where it is small.
+            kept, pruned = (
+                np.sum(tf.sigmoid(logit).numpy(), dtype=np.float64)
+                for logit in (logits, -logits)
+            )
+            digamma = tf.math.digamma(
+                tf.constant(
+                    [self.concentration1 + kept, self.concentration0 + pruned],
+                    tf.float64,
+                )
+            )
+            zeta = float(digamma[0] - digamma[1])
+        return zeta
+
+
+REDUCED_PRIORS = {"point_mass": PointMass, "spike_and_slab": SpikeAndSlab}
+
+
+def get(identifier: str | tfd.Distribution | ReducedPrior) -> ReducedPrior:
+    """Resolves a `reduced_prior=` argument.
+
+    Args:
+        identifier: A name out of `REDUCED_PRIORS`, a scalar `tfd` distribution, or
+            an instance.
+
+    Returns:
+        The reduced prior.
+
+    Raises:
+        ValueError: If nothing of that name is known.
+
+    Example:
+        >>> keras_bmr.pruning.reduced_priors.get("spike_and_slab")
+    """
+    if isinstance(identifier, tfd.Distribution):
+        return ReducedPrior(identifier)
+    return resolve(identifier, REDUCED_PRIORS, ReducedPrior, "reduced_prior")

@@ -1,0 +1,60 @@
+"""The share of a model's weights that are zero."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from keras_bmr.layers.registry import variational_class
+from keras_bmr.layers.traversal import variational_layers
+
+
+def sparsity(model: keras.Model) -> float:
+    """The share of prunable weights that are zero. It changes nothing.
+
+    In a Bayesian model prunable is what has a posterior, and zero what its mask
+    prunes. In an ordinary Keras model prunable is what would get a posterior in
+    `to_variational` (kernels, not biases), and zero is what is exactly zero.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        Share in [0, 1].
+
+    Raises:
+        ValueError: If the model has no prunable weight.
+
+    Example:
+        >>> keras_bmr.sparsity(reduced)
+        0.9
+    """
+    num_zeros = num_weights = 0
+    for nonzero in _nonzero_masks(model):
+        num_weights += nonzero.size
+        num_zeros += nonzero.size - np.count_nonzero(nonzero)
+    if num_weights == 0:
+        raise ValueError(
+            f"Model '{model.name}' has no prunable weight: no Bayesian layer, and no "
+            "built Keras layer that one could stand for."
+        )
+    return num_zeros / num_weights
+
+
+def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
+    """Yields a boolean array for each prunable weight, False for zeros."""
+    if layers := variational_layers(model):
+        for layer in layers:
+            for name in layer.random_weight_names:
+                yield keras.ops.convert_to_numpy(layer.mask(name))
+        return
+    seen = set()
+    for layer in model._flatten_layers(include_self=True, recursive=True):
+        target = variational_class(type(layer))
+        if target is None or not layer.built:
+            continue
+        for variable in target.random_weights(layer).values():
+            # The weights of a sublayer may be named by the layer around it, too.
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                yield keras.ops.convert_to_numpy(variable) != 0
