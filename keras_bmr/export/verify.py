@@ -16,7 +16,8 @@ _TOLERANCE = {None: 1e-4, "float16": 1e-2}
 # between, the predictions decide.
 _CLOSE, _FAR, _MIN_AGREEMENT = 0.05, 0.2, 0.95
 _MIN_RUNS, _MAX_RUNS, _LATENCY_SECONDS = 50, 1000, 0.2
-_SLOW_SECONDS = 2.0
+_SLOW_SECONDS = 5.0
+_KERAS_BATCH_SIZE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +53,12 @@ def run_keras(
 
     Args:
         network: The model, called in inference mode.
-        examples: One array per input; their length is a multiple of `batch_size`.
-        batch_size: Number of examples per call.
+        examples: One array per input.
+        batch_size: Number of examples per call, for a model that fixes it; others are
+            called with larger batches, which is faster.
     """
+    if network.inputs[0].shape[0] is None:
+        batch_size = max(batch_size, _KERAS_BATCH_SIZE)
 
     @tf.function(autograph=False)
     def infer(*tensors):
@@ -184,13 +188,13 @@ def check(comparison: Comparison, quantize: str | None, real_inputs: bool) -> No
 
 def _in_batches(call, examples: list, batch_size: int) -> list[np.ndarray]:
     """Returns the outputs of calls on consecutive batches, concatenated."""
-    num_batches = len(examples[0]) // batch_size
+    num_batches = -(-len(examples[0]) // batch_size)
     results, bar, start = [], None, time.perf_counter()
     for step in range(num_batches):
         batch = slice(step * batch_size, (step + 1) * batch_size)
         results.append(call([array[batch] for array in examples]))
         if bar is None and time.perf_counter() - start > _SLOW_SECONDS:
-            bar = keras.utils.Progbar(num_batches, unit_name="batch")
+            bar = keras.utils.Progbar(num_batches, unit_name="batch", interval=1)
         if bar is not None:
             bar.update(step + 1)
     return [np.concatenate(output) for output in zip(*results, strict=True)]
