@@ -5,6 +5,7 @@ from keras_bmr.reduction import (
     multivariate_normal,
     normal,
     savage_dickey,
+    truncated_log_normal,
 )
 from keras_bmr.reduction.model_reduction import (
     Reduction,
@@ -23,4 +24,5 @@ __all__ = [
     "multivariate_normal",
     "normal",
     "savage_dickey",
+    "truncated_log_normal",
 ]
