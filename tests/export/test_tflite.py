@@ -11,6 +11,7 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 import keras_bmr
+import keras_bmr.pruning
 from keras_bmr.export import export_tflite
 
 
@@ -354,3 +355,15 @@ def test_bayesian_model_is_exported_at_its_posterior_mean(quantize, digits, tmp_
     tolerance = 1e-4 if quantize is None else 0.05 * np.std(expected)
     assert np.sqrt(np.mean((outputs - expected) ** 2)) < tolerance
     assert {"CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D"} <= set(report.ops)
+
+
+def test_reduced_model_in_blocks_is_exported_sparse(tmp_path):
+    model = keras_bmr.to_variational(wide(), num_examples=1000)
+    dense = export_tflite(model, tmp_path / "dense.tflite")
+    reduced = keras_bmr.pruning.reduce_model(model, granularity="block", sparsity=0.9)
+    path, x = tmp_path / "sparse.tflite", normal(32, 64)
+    report = export_tflite(reduced, path, validation_data=x, sparse=True)
+    assert report.sparse
+    assert report.bytes < 0.3 * dense.bytes
+    (outputs,) = run(path, x)
+    np.testing.assert_allclose(outputs, reduced.predict(x, verbose=0), atol=1e-5)
