@@ -133,7 +133,7 @@ def copy_model(model: keras.Model) -> keras.Model:
         ValueError: If the model is subclassed or not built.
 
     Example:
-        >>> backup = keras_bmr.layers.copy_model(bayesian)
+        >>> backup = keras_bmr.layers.conversion.copy_model(bayesian)
     """
     _check_clonable(model)
     return _clone(model, _copy)

@@ -1,6 +1,6 @@
 """The reduction of a whole model: what the evidence says, weight by weight."""
 
-import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,45 +9,29 @@ import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
-from keras_bmr.pruning import criteria, decisions, defaults, groups, reduced_priors
+from keras_bmr.pruning import (
+    checks,
+    criteria,
+    decisions,
+    defaults,
+    groups,
+    reduced_priors,
+)
 from keras_bmr.pruning.posterior_weights import (
     PosteriorWeight,
     checked_skip,
     posterior_weights,
 )
-from keras_bmr.reduction import Reduction, model_reduction
+from keras_bmr.pruning.summary import LayerReduction, table
+from keras_bmr.pruning.weight_reduction import (
+    WeightReduction,
+    analyse_weight,
+    by_layer,
+    reduce_weight,
+)
 
 # Below this many weights all is done before a progress bar could be read.
 _SILENT_NUM_WEIGHTS = 5_000_000
-
-
-@dataclasses.dataclass
-class _ReducedWeight:
-    """What is known of one weight tensor."""
-
-    index: int
-    source: PosteriorWeight
-    alive: np.ndarray
-    delta_f: np.ndarray
-    keep: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerReduction:
-    """One line of `ModelReduction.summary`.
-
-    Attributes:
-        layer: Name of the layer.
-        num_weights: Number of its weights that were considered.
-        num_kept: How many of them would be left.
-        log_bayes_factor: Log Bayes factor in nats of pruning the others; weights
-            that were pruned before have no share in it.
-    """
-
-    layer: str
-    num_weights: int
-    num_kept: int
-    log_bayes_factor: float
 
 
 class ModelReduction:
@@ -107,17 +91,17 @@ class ModelReduction:
     ) -> None:
         self.reduced_prior = reduced_priors.get(reduced_prior)
         self.criterion = criteria.get(criterion)
-        self._groups_class = groups.get(granularity)
-        _check_rule(self.criterion, threshold, sparsity)
         self.threshold = threshold
         self.sparsity = sparsity
-        sources = posterior_weights(model)
-        self._layout = [(source.label, source.shape) for source in sources]
+        groups_class = groups.get(granularity)
+        checks.check_rule(self.criterion, threshold, sparsity)
         skipped = checked_skip(model, skip)
+        sources = posterior_weights(model)
+        self._layout = _layout(sources)
         considered = {
             index: source
             for index, source in enumerate(sources)
-            if source.layer.name not in skipped and self._groups_class.supports(source)
+            if source.layer.name not in skipped and groups_class.supports(source)
         }
         if not considered:
             raise ValueError(
@@ -125,15 +109,46 @@ class ModelReduction:
                 f"granularity={granularity!r} and skip={skip!r}. Its weights with "
                 f"posteriors are {[source.label for source in sources]}."
             )
-        self._weights = self._reduce(considered, verbose)
+        # By the position among the weights of the model.
+        self._weights: dict[int, WeightReduction] = {}
+        num_weights = sum(math.prod(source.shape) for source in considered.values())
+        if verbose == "auto":
+            verbose = num_weights > _SILENT_NUM_WEIGHTS
+        progress = keras.utils.Progbar(num_weights, verbose=int(verbose))
+        for index, source in considered.items():
+            self._weights[index] = analyse_weight(
+                source, self.reduced_prior, self.criterion, groups_class
+            )
+            progress.add(math.prod(source.shape))
+        self._decide()
+
+    def _decide(self) -> None:
+        """Chooses the groups to prune."""
+        weights = list(self._weights.values())
+        if self.sparsity is not None:
+            chosen = decisions.target_sparsity(weights, self.sparsity)
+        elif self.threshold is not None:
+            chosen = decisions.above_thresholds(
+                weights, [self.threshold] * len(weights)
+            )
+        else:
+            thresholds: list[float] = []
+            for layer in by_layer(weights):
+                threshold = self.reduced_prior.threshold(decisions.scores_left(layer))
+                thresholds += [threshold] * len(layer)
+            chosen = decisions.above_thresholds(weights, thresholds)
+        for weight, groups_to_prune in zip(weights, chosen, strict=True):
+            weight.prune_groups(groups_to_prune)
 
     # --- Results ---
 
-    def delta_f(self, layer: str, weight: str | None = None) -> np.ndarray:
+    def delta_f(
+        self, layer: str | keras.layers.Layer, weight: str | None = None
+    ) -> np.ndarray:
         """The log Bayes factor of each weight.
 
         Args:
-            layer: Name of the layer.
+            layer: The layer or its name.
             weight: Name of the weight; None stands for the layer's first.
 
         Returns:
@@ -141,15 +156,18 @@ class ModelReduction:
             before. Positive favours the reduced model.
 
         Raises:
-            ValueError: If there is no such weight.
+            ValueError: If there is no such weight, or several layers of nested
+                models have that name.
         """
         return self._find(layer, weight).delta_f
 
-    def keep(self, layer: str, weight: str | None = None) -> np.ndarray:
+    def keep(
+        self, layer: str | keras.layers.Layer, weight: str | None = None
+    ) -> np.ndarray:
         """Which weights would be left.
 
         Args:
-            layer: Name of the layer.
+            layer: The layer or its name.
             weight: Name of the weight; None stands for the layer's first.
 
         Returns:
@@ -157,27 +175,25 @@ class ModelReduction:
             pruned or was before.
 
         Raises:
-            ValueError: If there is no such weight.
+            ValueError: If there is no such weight, or several layers of nested
+                models have that name.
         """
         return self._find(layer, weight).keep
 
     def layers(self) -> list[LayerReduction]:
-        """Totals of each layer, in the order of the model.
+        """Totals of each layer.
 
         Returns:
-            One entry per layer with a weight that was considered.
+            One entry per layer that was considered, in the order of the model.
         """
         return [
             LayerReduction(
                 layer=weights[0].source.layer.name,
                 num_weights=sum(weight.keep.size for weight in weights),
-                num_kept=sum(np.count_nonzero(weight.keep) for weight in weights),
-                log_bayes_factor=sum(
-                    float(np.sum(w.delta_f, where=~w.keep, dtype=np.float64))
-                    for w in weights
-                ),
+                num_kept=sum(int(np.count_nonzero(w.keep)) for w in weights),
+                log_bayes_factor=sum(weight.log_bayes_factor() for weight in weights),
             )
-            for weights in _by_layer(self._weights)
+            for weights in by_layer(list(self._weights.values()))
         ]
 
     @property
@@ -191,28 +207,8 @@ class ModelReduction:
         Args:
             print_fn: Called with each line.
         """
-        rows = self.layers()
-        total = LayerReduction(
-            "Total",
-            sum(row.num_weights for row in rows),
-            sum(row.num_kept for row in rows),
-            sum(row.log_bayes_factor for row in rows),
-        )
-        width = max(len("Layer"), *(len(row.layer) for row in [*rows, total]))
-        print_fn(
-            f"{'Layer':<{width}}  {'Weights':>12}  {'Kept':>12}  {'Share':>8}  "
-            f"{'Delta F (nats)':>16}"
-        )
-        rule = "-" * (width + 56)
-        print_fn(rule)
-        for row in [*rows, total]:
-            if row is total:
-                print_fn(rule)
-            print_fn(
-                f"{row.layer:<{width}}  {row.num_weights:>12,}  {row.num_kept:>12,}  "
-                f"{row.num_kept / row.num_weights:>8.2%}  "
-                f"{row.log_bayes_factor:>16,.1f}"
-            )
+        for line in table(self.layers()):
+            print_fn(line)
 
     def plot(self, path: str | pathlib.Path | None = None) -> Any:
         """Plots a histogram of delta_f and the share of each layer that is kept.
@@ -225,10 +221,11 @@ class ModelReduction:
 
         Raises:
             ImportError: If matplotlib is not installed.
+            ValueError: If `path` has a suffix that matplotlib does not know.
         """
         from keras_bmr.pruning.plots import plot_reduction
 
-        left = [weight.delta_f[weight.alive] for weight in self._weights]
+        left = [weight.delta_f[weight.alive] for weight in self._weights.values()]
         return plot_reduction(np.concatenate(left), self.layers(), path)
 
     # --- Applying ---
@@ -237,7 +234,7 @@ class ModelReduction:
         """Prunes a model in place.
 
         Args:
-            model: The model that was analysed, or one with the same layers.
+            model: The model that was analysed, or a copy of it.
             write_back: Whether the weights that are kept get their posterior under
                 the reduced prior, too.
 
@@ -247,186 +244,41 @@ class ModelReduction:
                 not changed then.
         """
         targets = posterior_weights(model)
-        if [(t.label, t.shape) for t in targets] != self._layout:
+        if _layout(targets) != self._layout:
             raise ValueError(
                 f"Model '{model.name}' is not the one that was analysed. Expected the "
-                f"weights {self._layout}. Received: "
-                f"{[(target.label, target.shape) for target in targets]}"
+                f"weights {self._layout}. Received: {_layout(targets)}"
             )
-        self._check_something_left()
+        weights = list(self._weights.values())
+        checks.check_something_left(weights)
         if write_back:
-            self._check_writable()
-        for weight in self._weights:
-            target = targets[weight.index]
+            checks.check_writable(weights, self.reduced_prior)
+        for index, weight in self._weights.items():
+            target = targets[index]
             if write_back:
-                reduced = self._reduction(target).posterior
+                reduced = reduce_weight(target, self.reduced_prior).posterior
             target.prune(weight.keep)
             if write_back:
                 target.assign_posterior(reduced)
 
-    def _check_something_left(self) -> None:
-        for weights in _by_layer(self._weights):
-            # A bias alone passes nothing on.
-            kernels = [w for w in weights if w.source.name != "bias"]
-            if kernels and not any(weight.keep.any() for weight in kernels):
-                layer = weights[0].source.layer.name
-                raise ValueError(
-                    f"Nothing would be left of layer '{layer}', and no signal would "
-                    "pass it. Leave it alone with "
-                    f"`skip=['{layer}']`, or prune less with a higher `threshold` or "
-                    "a lower `sparsity`. If you did not ask for much, the posterior "
-                    "may have collapsed to the prior: train longer, warm up with "
-                    "`keras_bmr.callbacks.KLAnnealing`, and check `num_examples`."
-                )
-
-    def _check_writable(self) -> None:
-        if self.reduced_prior.is_point_mass:
-            raise ValueError(
-                "`write_back=True` needs a reduced prior with a density, for example "
-                "`reduced_prior=tfd.Normal(0.0, 0.1)`: under a point mass a weight "
-                "is zero or keeps its posterior. Received: reduced_prior="
-                f"{type(self.reduced_prior).__name__}"
-            )
-        for weight in self._weights:
-            reduced = self._reduction(weight.source).posterior
-            posterior = weight.source.posterior()
-            if not isinstance(reduced, type(posterior)):
-                raise ValueError(
-                    f"The reduced posterior of {weight.source.label} is a "
-                    f"{type(reduced).__name__}, which its {type(posterior).__name__} "
-                    "posterior cannot hold. Use `write_back=False`."
-                )
-
-    # --- Computing ---
-
-    def _reduce(
-        self, sources: dict[int, PosteriorWeight], verbose: str | bool
-    ) -> list[_ReducedWeight]:
-        num_weights = sum(int(np.prod(s.shape)) for s in sources.values())
-        if verbose == "auto":
-            verbose = num_weights > _SILENT_NUM_WEIGHTS
-        progress = keras.utils.Progbar(num_weights, verbose=int(verbose))
-        weights, scores, sizes, kinds = [], [], [], []
-        for index, source in sources.items():
-            alive = source.alive()
-            delta_f = self._finite_delta_f(source, alive)
-            kind = self._groups_class(alive)
-            score = self.criterion.scores(
-                source.posterior(), source.prior(), delta_f, kind
-            )
-            weights.append(_ReducedWeight(index, source, alive, delta_f, alive))
-            scores.append(np.asarray(score))
-            sizes.append(kind.sizes())
-            kinds.append(kind)
-            progress.add(alive.size)
-        pruned = self._choose(weights, scores, sizes)
-        for weight, kind, chosen in zip(weights, kinds, pruned, strict=True):
-            weight.keep = weight.alive & ~kind.expand(chosen)
-        return weights
-
-    def _choose(
-        self,
-        weights: list[_ReducedWeight],
-        scores: list[np.ndarray],
-        sizes: list[np.ndarray],
-    ) -> list[np.ndarray]:
-        """Returns for each weight tensor which groups are to be pruned."""
-        if self.sparsity is not None:
-            total = sum(weight.alive.size for weight in weights)
-            left = sum(np.count_nonzero(weight.alive) for weight in weights)
-            target = round(self.sparsity * total) - (total - left)
-            return decisions.highest_ranked(scores, sizes, max(target, 0))
-        thresholds = [self.threshold] * len(weights)
-        if self.threshold is None:
-            thresholds = self._natural_thresholds(weights, scores, sizes)
-        return [
-            decisions.above_threshold(*arguments)
-            for arguments in zip(scores, sizes, thresholds, strict=True)
+    def _find(
+        self, layer: str | keras.layers.Layer, name: str | None
+    ) -> WeightReduction:
+        found = [
+            weight
+            for weight in self._weights.values()
+            if layer in (weight.source.layer.name, weight.source.layer)
+            and name in (None, weight.source.name)
         ]
-
-    def _natural_thresholds(
-        self,
-        weights: list[_ReducedWeight],
-        scores: list[np.ndarray],
-        sizes: list[np.ndarray],
-    ) -> list[float]:
-        thresholds = []
-        start = 0
-        for layer in _by_layer(weights):
-            span = slice(start, start + len(layer))
-            left = [
-                score[size > 0]
-                for score, size in zip(scores[span], sizes[span], strict=True)
-            ]
-            threshold = self.reduced_prior.threshold(np.concatenate(left))
-            thresholds += [threshold] * len(layer)
-            start = span.stop
-        return thresholds
-
-    def _reduction(self, source: PosteriorWeight) -> Reduction:
-        posterior = source.posterior()
-        try:
-            return model_reduction(
-                posterior,
-                source.prior(),
-                self.reduced_prior.distribution(posterior.dtype),
-            )
-        except ValueError as error:
-            raise ValueError(f"Cannot reduce {source.label}. {error}") from error
-
-    def _finite_delta_f(self, source: PosteriorWeight, alive: np.ndarray) -> np.ndarray:
-        delta_f = keras.ops.convert_to_numpy(self._reduction(source).delta_f)
-        delta_f = np.broadcast_to(delta_f, alive.shape)
-        if not alive.all():
-            delta_f = np.where(alive, delta_f, 0)
-        if np.isnan(delta_f).any():
+        if not found or any(w.source.layer is not found[0].source.layer for w in found):
+            known = [weight.source.label for weight in self._weights.values()]
             raise ValueError(
-                f"The log Bayes factor of {source.label} is NaN in "
-                f"{np.count_nonzero(np.isnan(delta_f))} of {delta_f.size} entries. "
-                "Check that its posterior and prior have a density at the reduced "
-                "prior."
+                f"Expected a layer and one of its weights out of {known}. Where layers "
+                "of nested models share a name, pass the layer itself. Received: "
+                f"layer={layer!r}, weight={name!r}"
             )
-        return delta_f
-
-    def _find(self, layer: str, name: str | None) -> _ReducedWeight:
-        for weight in self._weights:
-            if weight.source.layer.name == layer and name in (None, weight.source.name):
-                return weight
-        known = [(w.source.layer.name, w.source.name) for w in self._weights]
-        raise ValueError(
-            f"Expected a layer and one of its weights out of {known}. Received: "
-            f"layer={layer!r}, weight={name!r}"
-        )
+        return found[0]
 
 
-def _by_layer(weights: list[_ReducedWeight]) -> list[list[_ReducedWeight]]:
-    """Groups consecutive weights of one layer."""
-    layers: list[list[_ReducedWeight]] = []
-    for weight in weights:
-        if not layers or layers[-1][0].source.layer is not weight.source.layer:
-            layers.append([])
-        layers[-1].append(weight)
-    return layers
-
-
-def _check_rule(
-    criterion: criteria.Criterion, threshold: float | None, sparsity: float | None
-) -> None:
-    if threshold is not None and sparsity is not None:
-        raise ValueError(
-            "Give either `threshold` or `sparsity`, not both. Received: "
-            f"threshold={threshold}, sparsity={sparsity}"
-        )
-    if sparsity is not None and not 0 <= sparsity < 1:
-        raise ValueError(
-            "`sparsity` must lie in [0, 1), the share of the weights that shall be "
-            f"zero. Received: sparsity={sparsity}"
-        )
-    if threshold is not None and np.isnan(threshold):
-        raise ValueError(f"`threshold` must be a number. Received: {threshold}")
-    if threshold is None and sparsity is None and not criterion.is_log_bayes_factor:
-        raise ValueError(
-            f"Criterion {type(criterion).__name__} has no natural threshold: give "
-            "`sparsity`, the share of the weights to prune, or `threshold`, the score "
-            "above which they are. Received: threshold=None, sparsity=None"
-        )
+def _layout(sources: Sequence[PosteriorWeight]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(source.label, source.shape) for source in sources]

@@ -9,6 +9,9 @@ from tensorflow_probability import distributions as tfd
 from keras_bmr.identifiers import resolve
 from keras_bmr.pruning import defaults
 
+# Intermediate results of this many entries stay in the cache of a core.
+_CHUNK_SIZE = 2**18
+
 
 class ReducedPrior:
     """A reduced prior with the log Bayes factor above which it wins.
@@ -129,12 +132,12 @@ class SpikeAndSlab(PointMass):
         """See `ReducedPrior.threshold`."""
         zeta = 0.0
         for _ in range(self.num_iterations):
-            logits = tf.convert_to_tensor(np.asarray(zeta, delta_f.dtype) - delta_f)
-            # Two sigmoids rather than 1 - q, which rounds to 0 where it is small.
-            kept, pruned = (
-                np.sum(tf.sigmoid(logit).numpy(), dtype=np.float64)
-                for logit in (logits, -logits)
-            )
+            kept = pruned = 0.0
+            for start in range(0, delta_f.size, _CHUNK_SIZE):
+                logits = tf.constant(zeta - delta_f[start : start + _CHUNK_SIZE])
+                # Two sigmoids rather than 1 - q, which rounds to 0 where it is small.
+                kept += np.sum(tf.sigmoid(logits).numpy(), dtype=np.float64)
+                pruned += np.sum(tf.sigmoid(-logits).numpy(), dtype=np.float64)
             digamma = tf.math.digamma(
                 tf.constant(
                     [self.concentration1 + kept, self.concentration0 + pruned],

@@ -1,0 +1,100 @@
+"""What must hold before a model is reduced."""
+
+import math
+from collections.abc import Sequence
+
+from keras_bmr.pruning.criteria import Criterion
+from keras_bmr.pruning.reduced_priors import ReducedPrior
+from keras_bmr.pruning.weight_reduction import (
+    WeightReduction,
+    by_layer,
+    reduce_weight,
+)
+
+
+def check_rule(
+    criterion: Criterion, threshold: float | None, sparsity: float | None
+) -> None:
+    """Checks that exactly one rule says how much is pruned.
+
+    Args:
+        criterion: The criterion.
+        threshold: Score above which a group is pruned.
+        sparsity: Share of the weights to prune.
+
+    Raises:
+        ValueError: If both are given or one is out of its range, or if neither is
+            and the criterion has no threshold of its own.
+    """
+    if threshold is not None and sparsity is not None:
+        raise ValueError(
+            "Give either `threshold` or `sparsity`, not both. Received: "
+            f"threshold={threshold}, sparsity={sparsity}"
+        )
+    if sparsity is not None and not 0 <= sparsity < 1:
+        raise ValueError(
+            "`sparsity` must lie in [0, 1), the share of the weights that shall be "
+            f"zero. Received: sparsity={sparsity}"
+        )
+    if threshold is not None and math.isnan(threshold):
+        raise ValueError(f"`threshold` must be a number. Received: {threshold}")
+    if threshold is None and sparsity is None and not criterion.is_log_bayes_factor:
+        raise ValueError(
+            f"Criterion {type(criterion).__name__} has no natural threshold: give "
+            "`sparsity`, the share of the weights to prune, or `threshold`, the score "
+            "above which they are. Received: threshold=None, sparsity=None"
+        )
+
+
+def check_something_left(weights: Sequence[WeightReduction]) -> None:
+    """Checks that every layer keeps a weight.
+
+    Args:
+        weights: The weights of a model, decided.
+
+    Raises:
+        ValueError: If a layer would be left without any weight.
+    """
+    for layer in by_layer(weights):
+        # A bias alone passes nothing on.
+        kernels = [weight for weight in layer if weight.source.name != "bias"]
+        if kernels and not any(weight.keep.any() for weight in kernels):
+            name = kernels[0].source.layer.name
+            raise ValueError(
+                f"Nothing would be left of layer '{name}', and no signal would pass "
+                f"it. Leave it alone with `skip=['{name}']`, or prune less with a "
+                "higher `threshold` or a lower `sparsity`. If you did not ask for "
+                "much, the posterior may have collapsed to the prior: train longer, "
+                "warm up with `keras_bmr.callbacks.KLAnnealing`, and check "
+                "`num_examples`."
+            )
+
+
+def check_writable(
+    weights: Sequence[WeightReduction], reduced_prior: ReducedPrior
+) -> None:
+    """Checks that the reduced posteriors can be written into the layers.
+
+    Args:
+        weights: The weights of a model.
+        reduced_prior: The reduced prior.
+
+    Raises:
+        ValueError: If the reduced prior is a point mass, or the reduced posterior
+            is of another family than the posterior.
+    """
+    if reduced_prior.is_point_mass:
+        raise ValueError(
+            "`write_back=True` needs a reduced prior with a density, for example "
+            "`reduced_prior=tfd.Normal(0.0, 0.1)`: under a point mass a weight is "
+            f"zero or keeps its posterior. Received: {type(reduced_prior).__name__}"
+        )
+    for weight in weights:
+        posterior = weight.source.posterior()
+        reduced = reduce_weight(weight.source, reduced_prior).posterior
+        if not isinstance(reduced, type(posterior)):
+            raise ValueError(
+                f"The reduced posterior of {weight.source.label} is a "
+                f"{type(reduced).__name__}, which its {type(posterior).__name__} "
+                "posterior cannot hold. Use `write_back=False`."
+            )
