@@ -72,13 +72,21 @@ def reduce_normal(
     # Products of sums rather than 1 - ratio: exact where the scales are close.
     posterior_gap = _gap(scale, prior_scale)
     reduced_gap = _gap(reduced_scale, prior_scale)
-    total = posterior_ratio + reduced_ratio * posterior_gap
+    product = posterior_gap * reduced_gap
+    # Of the two forms of T take the one that does not cancel.
+    close = tf.abs(product) < 0.5
+    total = tf.where(
+        close, 1 - product, posterior_ratio + reduced_ratio * posterior_gap
+    )
     check_proper(
         total / posterior_ratio,
         "1 + (reduced prior variance) / (posterior variance) "
         "- (reduced prior variance) / (prior variance)",
     )
-    log_total = _log_one_minus(posterior_gap * reduced_gap, total)
+    # The inner where keeps the gradient of the branch not taken finite.
+    log_total = tf.where(
+        close, tf.math.log1p(-tf.where(close, product, 0.0)), tf.math.log(total)
+    )
 
     offset = (mean - prior_mean) / prior_scale
     reduced_offset = (mean - reduced_mean) / prior_scale
@@ -111,12 +119,3 @@ def _scale(distribution: tfd.Normal) -> tf.Tensor:
 def _gap(scale: tf.Tensor, prior_scale: tf.Tensor) -> tf.Tensor:
     """Returns 1 - (scale / prior_scale)^2 without cancellation."""
     return (prior_scale - scale) / prior_scale * ((prior_scale + scale) / prior_scale)
-
-
-def _log_one_minus(product: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-    """Returns log(total), total = 1 - product, exact also for small products."""
-    small = tf.abs(product) < 0.5
-    # The inner where keeps the gradient of the branch not taken finite.
-    return tf.where(
-        small, tf.math.log1p(-tf.where(small, product, 0.0)), tf.math.log(total)
-    )

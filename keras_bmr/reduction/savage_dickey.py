@@ -127,7 +127,12 @@ def reduce_normal_to_point(
         tf.math.log1p(tf.where(close, growth, 0.0)),
         tf.math.log(prior_scale) - tf.math.log(scale),
     )
-    delta_f = log_ratio + 0.5 * (prior_offset - offset) * (prior_offset + offset)
+    difference = tf.where(
+        close,
+        (mean - prior_mean) / scale - growth * prior_offset,
+        prior_offset - offset,
+    )
+    delta_f = log_ratio + 0.5 * difference * (prior_offset + offset)
     return Reduction(delta_f, _point_mass(reduced_prior, point, delta_f))
 
 
