@@ -1,17 +1,82 @@
 """Keras layers whose weights have posteriors."""
 
-from keras_bmr.layers.conversion import to_deterministic, to_variational
-from keras_bmr.layers.convolution import Conv2DVariational
-from keras_bmr.layers.dense import DenseVariational
-from keras_bmr.layers.linear import LinearVariational
-from keras_bmr.layers.registry import register_variational
-from keras_bmr.layers.traversal import variational_layers
-from keras_bmr.layers.variational import Variational
+from keras_bmr.layers.attention import (
+    MultiHeadAttentionVariational,
+)
+from keras_bmr.layers.conversion import (
+    to_deterministic,
+    to_variational,
+)
+from keras_bmr.layers.convolution import (
+    Conv1DVariational,
+    Conv2DVariational,
+    Conv3DVariational,
+)
+from keras_bmr.layers.dense import (
+    DenseVariational,
+)
+from keras_bmr.layers.depthwise_convolution import (
+    DepthwiseConv1DVariational,
+    DepthwiseConv2DVariational,
+)
+from keras_bmr.layers.einsum_dense import (
+    EinsumDenseVariational,
+)
+from keras_bmr.layers.embedding import (
+    EmbeddingVariational,
+)
+from keras_bmr.layers.linear import (
+    LinearVariational,
+)
+from keras_bmr.layers.normalization import (
+    BatchNormalizationVariational,
+    LayerNormalizationVariational,
+)
+from keras_bmr.layers.recurrent import (
+    GRUVariational,
+    LSTMVariational,
+    SimpleRNNVariational,
+)
+from keras_bmr.layers.registry import (
+    register_variational,
+)
+from keras_bmr.layers.separable_convolution import (
+    SeparableConv1DVariational,
+    SeparableConv2DVariational,
+)
+from keras_bmr.layers.transposed_convolution import (
+    Conv1DTransposeVariational,
+    Conv2DTransposeVariational,
+    Conv3DTransposeVariational,
+)
+from keras_bmr.layers.traversal import (
+    variational_layers,
+)
+from keras_bmr.layers.variational import (
+    Variational,
+)
 
 __all__ = [
+    "BatchNormalizationVariational",
+    "Conv1DTransposeVariational",
+    "Conv1DVariational",
+    "Conv2DTransposeVariational",
     "Conv2DVariational",
+    "Conv3DTransposeVariational",
+    "Conv3DVariational",
     "DenseVariational",
+    "DepthwiseConv1DVariational",
+    "DepthwiseConv2DVariational",
+    "EinsumDenseVariational",
+    "EmbeddingVariational",
+    "GRUVariational",
+    "LSTMVariational",
+    "LayerNormalizationVariational",
     "LinearVariational",
+    "MultiHeadAttentionVariational",
+    "SeparableConv1DVariational",
+    "SeparableConv2DVariational",
+    "SimpleRNNVariational",
     "Variational",
     "register_variational",
     "to_deterministic",

@@ -75,12 +75,17 @@ def to_variational(
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer.name in skip or isinstance(layer, Variational):
             return _copy(layer)
+        # A node of a Functional graph may be an operation such as an addition.
+        if not isinstance(layer, keras.layers.Layer) or isinstance(
+            layer, _LEFT_DETERMINISTIC
+        ):
+            return _copy(layer)
         if _is_wrapper(layer):
             return _convert_wrapper(layer, convert)
         target = variational_class(type(layer))
         if target is not None:
             return target.from_config({**layer.get_config(), **options})
-        if layer.weights and not isinstance(layer, _LEFT_DETERMINISTIC):
+        if layer.weights:
             raise ValueError(
                 f"Layer '{layer.name}' of class {type(layer).__name__} has weights, "
                 "and there is no Bayesian layer for its class. Leave it as it is with "
@@ -139,7 +144,7 @@ def copy_model(model: keras.Model) -> keras.Model:
     return _clone(model, _copy)
 
 
-def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+def _copy(layer: keras.Operation) -> keras.Operation:
     return type(layer).from_config(layer.get_config())
 
 
@@ -228,7 +233,7 @@ def _check_clonable(model: keras.Model) -> None:
 
 def _check_finite(model: keras.Model) -> None:
     for variable in model.weights:
-        value = keras.ops.convert_to_numpy(variable)
+        value = variable.numpy()
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise ValueError(
                 f"Weight '{variable.path}' of model '{model.name}' has "

@@ -27,14 +27,6 @@ class DenseVariational(LinearVariational, keras.layers.Dense):
         TensorShape([2, 10])
     """
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the variables."""
-        super().build(input_shape)
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Applies the layer."""
-        return super().call(inputs, training=training)
-
     def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """See `LinearVariational.linear`."""
         return ops.matmul(inputs, kernel)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow_probability import distributions as tfd
 
-from keras_bmr.posteriors.sampling import random_signs, standard_normal
+from keras_bmr.posteriors.sampling import fold_in, random_signs, standard_normal
 
 
 def local_reparameterization(
@@ -43,9 +43,7 @@ def local_reparameterization(
     # The squares of small scales are zero in half precision.
     dtype = "float32" if compute_dtype == "float16" else compute_dtype
     output_mean = layer.linear(inputs, ops.cast(mean, compute_dtype))
-    output_variance = layer.linear_of_squares(
-        ops.cast(inputs, dtype), ops.cast(variance, dtype)
-    )
+    output_variance = layer.linear_of_squares(inputs, ops.cast(variance, dtype))
     # The floor keeps the gradient of the root finite where all inputs are zero.
     deviation = ops.sqrt(ops.maximum(output_variance, 1e-30))
     noise = standard_normal(ops.shape(output_mean), seed, dtype)
@@ -74,9 +72,8 @@ def flipout(
         weight perturbations on mini-batches, ICLR 2018, equation 4.
     """
     dtype = layer.compute_dtype
-    noise_seed, input_seed, output_seed = tf.unstack(
-        tf.random.experimental.stateless_split(seed, 3)
-    )
+    # `scaled_draw` of the layer has folded 1 in.
+    noise_seed, input_seed, output_seed = (fold_in(seed, i) for i in (2, 3, 4))
     mean, _ = layer.moments(kernel)
     deviation = layer.sample(kernel, noise_seed) - mean
     output = layer.linear(inputs, ops.cast(mean, dtype))

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 from keras import ops
 from tensorflow_probability import distributions as tfd
@@ -19,28 +18,38 @@ class LinearVariational(Variational):
     """
 
     ESTIMATORS = tuple(ESTIMATORS)
-    KERNEL_NAME = "kernel"
     # Where flipout's signs vary, besides the batch axis.
     input_channel_axes: tuple[int, ...] = (-1,)
     output_channel_axes: tuple[int, ...] = (-1,)
 
     def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """The linear map of the layer, without bias and activation."""
+        """The linear map of the layer, without bias and activation.
+
+        Args:
+            inputs: Input of the layer.
+            kernel: Value of the kernel, in the dtype of the inputs if they are
+                floating.
+
+        Returns:
+            Output before bias and activation.
+        """
         raise NotImplementedError
 
     def linear_of_squares(self, inputs: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-        """The variance of the output, given the variances of the kernel."""
-        return self.linear(ops.square(inputs), variance)
+        """The variance of the output, given the variances of the kernel.
 
-    @classmethod
-    def random_weights(cls, layer: keras.layers.Layer) -> dict[str, keras.Variable]:
-        """See `Variational.random_weights`."""
-        # `kernel` is a property over `_kernel` in some Keras layers, and a plain
-        # attribute in others.
-        variable = getattr(layer, f"_{cls.KERNEL_NAME}", None)
-        if variable is None:
-            variable = getattr(layer, cls.KERNEL_NAME)
-        return {cls.KERNEL_NAME: variable}
+        Args:
+            inputs: Input of the layer.
+            variance: Variances of the kernel, whose dtype the result shall have.
+
+        Returns:
+            Variance of the output, with the shape of the output.
+        """
+        return self.linear(ops.square(ops.cast(inputs, variance.dtype)), variance)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the variables."""
+        super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Calls the layer with drawn weights, or as its Keras parent at the means."""
@@ -49,8 +58,8 @@ class LinearVariational(Variational):
         seeds = dict(zip(self._random, self.next_seeds(len(self._random)), strict=True))
         drawn = {name: self.scaled_draw(name, seed) for name, seed in seeds.items()}
         estimator = ESTIMATORS[self.estimator]
-        kernel = drawn[self.KERNEL_NAME]
-        outputs = estimator(self, inputs, kernel, seeds[self.KERNEL_NAME])
+        (kernel,) = self.RANDOM_WEIGHTS
+        outputs = estimator(self, inputs, drawn[kernel], seeds[kernel])
         bias = getattr(self, "bias", None)
         if bias is not None:
             if "bias" in drawn:

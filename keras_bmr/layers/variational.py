@@ -4,65 +4,36 @@ The only place that knows how weights are drawn, where the KL divergence enters 
 loss, what a pruning mask does and how all of it is saved.
 """
 
-import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common.variables import AutocastScope
 from tensorflow_probability import distributions as tfd
 
 from keras_bmr import posteriors, priors
-from keras_bmr.posteriors.sampling import fold_replica, is_sampling, scope_seed
-
-
-@dataclasses.dataclass
-class RandomWeight:
-    """The variables of one weight tensor that has a posterior."""
-
-    location: keras.Variable
-    mask: keras.Variable
-    posterior_state: dict[str, keras.Variable]
-    prior_state: dict[str, keras.Variable]
-
-
-class KLRegularizer(keras.regularizers.Regularizer):
-    """Adds the weighted KL divergence of one weight to the loss.
-
-    Sits on the location variable, so that Keras counts it once for a shared layer
-    and leaves it out for a frozen one. A regularizer of the user's stays in force.
-    """
-
-    def __init__(self, layer: "Variational", name: str, user_regularizer: Any) -> None:
-        self._layer = layer
-        self._name = name
-        self._user_regularizer = user_regularizer
-
-    def __call__(self, value: Any) -> tf.Tensor:
-        """Returns the term that the loss gains."""
-        layer = self._layer
-        if layer.num_examples is None:
-            raise ValueError(
-                f"Layer '{layer.name}' does not know the number of training examples, "
-                "by which the KL divergence is divided so that it stands in the right "
-                "proportion to the mean loss of a batch. Call "
-                "`keras_bmr.set_num_examples(model, num_examples=len(x_train))` "
-                "before training, or pass `num_examples` to "
-                "`keras_bmr.to_variational`. Received: num_examples=None"
-            )
-        loss = layer.kl_weight.value * layer.divergence(self._name)
-        if self._user_regularizer is not None:
-            loss += self._user_regularizer(value)
-        return loss
+from keras_bmr.layers.random_weight import (
+    KLRegularizer,
+    PrunedStayZero,
+    RandomWeight,
+    uncast,
+)
+from keras_bmr.layers.substitution import call_with_values
+from keras_bmr.posteriors.sampling import fold_in, fold_replica, is_sampling, scope_seed
 
 
 class Variational:
     """Mixin: weights with posteriors, for a subclass of a `keras.layers.Layer`.
 
-    Subclasses name the random weights in `random_weights` and repeat the signatures
+    Subclasses name the random weights in `RANDOM_WEIGHTS` and repeat the signatures
     of `build` and `call` of their Keras parent, which Keras inspects.
+
+    Attributes:
+        ESTIMATORS: Names of the estimators that the class can use, its default first.
+        RANDOM_WEIGHTS: Maps the name of each weight that has a posterior to the path
+            of its variable in the Keras layer, for example "cell.kernel".
+        BIASES: The same for the weights that join them under `bayesian_bias`.
 
     Args:
         *args: Positional arguments of the Keras parent.
@@ -74,8 +45,9 @@ class Variational:
         bayesian_bias: Whether the bias gets a posterior too.
         num_examples: Number of training examples; usually set for the whole model
             by `keras_bmr.set_num_examples`.
-        seed: Integer seed of the noise. Two layers with the same seed draw the same
-            noise; None takes a new one.
+        seed: Integer seed of the noise, and of the dropout of a Keras parent that
+            takes one. Two layers with the same seed draw the same noise; None takes
+            a new one.
         **kwargs: Keyword arguments of the Keras parent.
 
     Raises:
@@ -83,6 +55,8 @@ class Variational:
     """
 
     ESTIMATORS: tuple[str, ...] = ("reparameterization",)
+    RANDOM_WEIGHTS: Mapping[str, str] = {"kernel": "kernel"}
+    BIASES: Mapping[str, str] = {"bias": "bias"}
 
     def __init__(
         self,
@@ -95,6 +69,8 @@ class Variational:
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        if "seed" in inspect.signature(super().__init__).parameters:
+            kwargs["seed"] = seed
         super().__init__(*args, **kwargs)
         self._posterior_family = posteriors.get(posterior)
         self._prior_family = priors.get(prior)
@@ -122,7 +98,7 @@ class Variational:
         Returns:
             Its variables, in a fixed order; those of sublayers may be among them.
         """
-        raise NotImplementedError
+        return _variables_at(layer, cls.RANDOM_WEIGHTS)
 
     def location_variables(
         self, layer: keras.layers.Layer
@@ -136,8 +112,8 @@ class Variational:
             Its variables by name.
         """
         locations = self.random_weights(layer)
-        if self.bayesian_bias and getattr(layer, "bias", None) is not None:
-            locations = {**locations, "bias": layer.bias}
+        if self.bayesian_bias:
+            locations = {**locations, **_variables_at(layer, self.BIASES)}
         return locations
 
     # --- Building ---
@@ -156,21 +132,29 @@ class Variational:
         random = {}
         for name, location in self.location_variables(self).items():
             add = self._add_weight_of(name, location.dtype)
+            mask = add(
+                name="mask",
+                shape=location.shape,
+                initializer="ones",
+                trainable=False,
+                dtype="bool",
+            )
             random[name] = RandomWeight(
                 location=location,
-                mask=add(
-                    name="mask",
-                    shape=location.shape,
-                    initializer="ones",
-                    trainable=False,
-                    dtype="bool",
-                ),
+                mask=mask,
                 posterior_state=self._posterior_family.add_weights(add, location.shape),
                 prior_state=self._prior_family.add_weights(add, location.shape),
             )
             # Outside `call`, where the KL is computed, nothing is autocast; inside,
             # half precision would round the location before it is scaled.
             location.regularizer = KLRegularizer(self, name, location.regularizer)
+            location.constraint = PrunedStayZero(mask, location.constraint)
+        if not random:
+            raise ValueError(
+                f"Layer '{self.name}' has no weight that could get a posterior, none "
+                f"of {sorted(self.RANDOM_WEIGHTS)}. Use the Keras layer instead, or "
+                "change the arguments that leave its weights out."
+            )
         self._random = random
 
     def _add_weight_of(self, weight_name: str, dtype: str) -> Callable:
@@ -198,7 +182,7 @@ class Variational:
 
     def _standardised_posterior(self, weight: RandomWeight) -> tfd.Distribution:
         return self._posterior_family.distribution(
-            _uncast(weight.location), weight.posterior_state
+            uncast(weight.location), weight.posterior_state
         )
 
     def _scaled(
@@ -341,7 +325,10 @@ class Variational:
             }
         else:
             values = self.posterior_means()
-        return self._call_parent_with(values, *args, training=training, **kwargs)
+        replaced = {id(self._random[name].location): v for name, v in values.items()}
+        return call_with_values(
+            self, super().call, replaced, *args, training=training, **kwargs
+        )
 
     def draws_weights(self, training: bool | None) -> bool:
         """Whether a call draws weights rather than taking their means."""
@@ -353,11 +340,8 @@ class Variational:
         if (fixed := scope_seed()) is not None:
             # The layer's own seed tells layers apart; its counter must not matter.
             initial = tf.stack([seed[0], tf.zeros((), tf.int64)])
-            seed = tf.random.experimental.stateless_fold_in(initial, fixed)
-        return [
-            tf.random.experimental.stateless_fold_in(fold_replica(seed), i)
-            for i in range(count)
-        ]
+            seed = fold_in(initial, fixed)
+        return [fold_in(fold_replica(seed), i) for i in range(count)]
 
     def posterior_means(self) -> dict[str, tf.Tensor]:
         """The means of the random weights by name, 0 where pruned."""
@@ -370,31 +354,9 @@ class Variational:
         """The posterior of a weight, given a draw of its prior's random scale."""
         weight = self._random[name]
         # Not the seed of the weight's own noise, which would tie the two together.
-        folded = tf.random.experimental.stateless_fold_in(seed, 1)
+        folded = fold_in(seed, 1)
         scale = self._prior_family.sample_scale(weight.prior_state, folded)
         return self._scaled(weight, scale)
-
-    def _call_parent_with(
-        self, values: dict[str, tf.Tensor], *args: Any, training: Any, **kwargs: Any
-    ) -> Any:
-        """Runs the parent's `call` as if its weights had the given values."""
-        parent_call = super().call
-        if "training" in inspect.signature(parent_call).parameters:
-            kwargs["training"] = training
-        replaced = {id(self._random[name].location): v for name, v in values.items()}
-        # An outer StatelessScope is hidden by the new one: hand its values on.
-        scope = keras.StatelessScope(
-            state_mapping=[(v, replaced.get(id(v), _uncast(v))) for v in self.variables]
-        )
-        entered = dict(scope.state_mapping)
-        with scope:
-            outputs = parent_call(*args, **kwargs)
-        for variable in self.variables:
-            value = scope.get_current_value(variable)
-            if value is not entered[id(variable)]:
-                # Moving statistics and dropout seeds advance as they should.
-                variable.assign(value)
-        return outputs
 
     # --- Saving ---
 
@@ -423,10 +385,24 @@ class Variational:
         }
 
 
-def _uncast(variable: keras.Variable) -> tf.Tensor:
-    """The value in the variable's own dtype, also inside a mixed-precision call."""
-    with AutocastScope(None):
-        return variable.value
+def _variables_at(
+    layer: keras.layers.Layer, paths: Mapping[str, str]
+) -> dict[str, keras.Variable]:
+    """The variables at the paths of attributes that the layer has."""
+    found = {}
+    for name, path in paths.items():
+        *sublayers, attribute = path.split(".")
+        owner = layer
+        for sublayer in sublayers:
+            owner = getattr(owner, sublayer, None)
+        # `kernel` is a property over `_kernel` in some Keras layers, and a plain
+        # attribute in others.
+        variable = getattr(owner, f"_{attribute}", None)
+        if variable is None:
+            variable = getattr(owner, attribute, None)
+        if variable is not None:
+            found[name] = variable
+    return found
 
 
 def checked_num_examples(num_examples: Any) -> int | None:

@@ -25,6 +25,10 @@ def sampling(seed: Any = None) -> Iterator[None]:
     Yields:
         Nothing.
 
+    Note:
+        Call the model itself. `model.predict` runs a function that Keras compiles
+        once, inside or outside of this scope, and uses ever after.
+
     Example:
         >>> with keras_bmr.posteriors.sampling(seed=1):
         ...     y = model(x, training=False)
@@ -68,9 +72,20 @@ def fold_replica(seed: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return seed
-    return tf.random.experimental.stateless_fold_in(
-        seed, context.replica_id_in_sync_group
-    )
+    return fold_in(seed, context.replica_id_in_sync_group)
+
+
+def fold_in(seed: tf.Tensor, number: Any) -> tf.Tensor:
+    """A seed of its own for each number, the same in a graph and under XLA.
+
+    Args:
+        seed: Integer tensor of shape (2,).
+        number: Integer or scalar integer tensor.
+
+    Returns:
+        Integer tensor of shape (2,).
+    """
+    return tf.random.experimental.stateless_fold_in(seed, number, alg="philox")
 
 
 def standard_normal(
