@@ -2,6 +2,7 @@
 
 from keras_bmr.pruning import criteria, groups, reduced_priors
 from keras_bmr.pruning.criteria import Criterion
+from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.groups import ParameterGroups
 from keras_bmr.pruning.model_reduction import LayerReduction, ModelReduction
 from keras_bmr.pruning.reduce_model import reduce_model
@@ -20,5 +21,6 @@ __all__ = [
     "groups",
     "reduce_model",
     "reduced_priors",
+    "remove_dead_paths",
     "sparsity",
 ]

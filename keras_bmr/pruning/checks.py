@@ -1,15 +1,13 @@
 """What must hold before a model is reduced."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.reduced_priors import ReducedPrior
-from keras_bmr.pruning.weight_reduction import (
-    WeightReduction,
-    by_layer,
-    reduce_weight,
-)
+from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
 
 
 def check_rule(
@@ -46,28 +44,29 @@ def check_rule(
         )
 
 
-def check_something_left(weights: Sequence[WeightReduction]) -> None:
+def check_something_left(masks: Iterable[tuple[str, str, np.ndarray]]) -> None:
     """Checks that every layer keeps a weight.
 
     Args:
-        weights: The weights of a model, decided.
+        masks: Name of the layer, name of the weight and its mask, which is False
+            where the weight is pruned.
 
     Raises:
         ValueError: If a layer would be left without any weight.
     """
-    for layer in by_layer(weights):
+    left: dict[str, bool] = {}
+    for layer, weight, mask in masks:
         # A bias alone passes nothing on.
-        kernels = [weight for weight in layer if weight.source.name != "bias"]
-        if kernels and not any(weight.keep.any() for weight in kernels):
-            name = kernels[0].source.layer.name
-            raise ValueError(
-                f"Nothing would be left of layer '{name}', and no signal would pass "
-                f"it. Leave it alone with `skip=['{name}']`, or prune less with a "
-                "higher `threshold` or a lower `sparsity`. If you did not ask for "
-                "much, the posterior may have collapsed to the prior: train longer, "
-                "warm up with `keras_bmr.callbacks.KLAnnealing`, and check "
-                "`num_examples`."
-            )
+        if weight != "bias":
+            left[layer] = left.get(layer, False) or bool(mask.any())
+    for name in (layer for layer, some in left.items() if not some):
+        raise ValueError(
+            f"Nothing would be left of layer '{name}', and no signal would pass it. "
+            f"Leave it alone with `skip=['{name}']`, or prune less with a higher "
+            "`threshold` or a lower `sparsity`. If you did not ask for much, the "
+            "posterior may have collapsed to the prior: train longer, warm up with "
+            "`keras_bmr.callbacks.KLAnnealing`, and check `num_examples`."
+        )
 
 
 def check_writable(

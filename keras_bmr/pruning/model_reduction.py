@@ -250,7 +250,10 @@ class ModelReduction:
                 f"weights {self._layout}. Received: {_layout(targets)}"
             )
         weights = list(self._weights.values())
-        checks.check_something_left(weights)
+        checks.check_something_left(
+            (weight.source.layer.name, weight.source.name, weight.keep)
+            for weight in weights
+        )
         if write_back:
             checks.check_writable(weights, self.reduced_prior)
         for index, weight in self._weights.items():

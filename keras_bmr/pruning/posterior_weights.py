@@ -39,7 +39,7 @@ class PosteriorWeight:
 
     def alive(self) -> np.ndarray:
         """Boolean array with the shape of the weight, False where pruned."""
-        return keras.ops.convert_to_numpy(self.layer.mask(self.name))
+        return self.layer.mask(self.name).numpy()
 
     def posterior(self) -> tfd.Distribution:
         """The posterior; pruned entries hold some proper distribution."""

@@ -7,7 +7,10 @@ from tensorflow_probability import distributions as tfd
 
 from keras_bmr.layers.conversion import copy_model
 from keras_bmr.pruning import criteria, defaults, groups, reduced_priors
+from keras_bmr.pruning.checks import check_something_left
+from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.model_reduction import ModelReduction
+from keras_bmr.pruning.posterior_weights import posterior_weights
 
 
 def reduce_model(
@@ -25,6 +28,8 @@ def reduce_model(
     """Copies a Bayesian model and prunes the copy by its log evidence.
 
     The copy is Bayesian and trainable; pruned weights stay zero when it is fitted.
+    What has no part in its output any more goes, too, see `remove_dead_paths`, but
+    not where a share was asked for: `sparsity` is met exactly.
 
     Args:
         model: A built Sequential or Functional model with Bayesian layers. To prune
@@ -67,4 +72,10 @@ def reduce_model(
     )
     reduced = copy_model(model)
     reduction.apply(reduced, write_back=write_back)
+    if sparsity is None:
+        remove_dead_paths(reduced, skip=skip)
+        check_something_left(
+            (weight.layer.name, weight.name, weight.alive())
+            for weight in posterior_weights(reduced)
+        )
     return reduced

@@ -46,7 +46,7 @@ def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
     if layers := variational_layers(model):
         for layer in layers:
             for name in layer.random_weight_names:
-                yield keras.ops.convert_to_numpy(layer.mask(name))
+                yield layer.mask(name).numpy()
         return
     seen = set()
     for layer in model._flatten_layers(include_self=True, recursive=True):
@@ -57,4 +57,4 @@ def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
             # The weights of a sublayer may be named by the layer around it, too.
             if id(variable) not in seen:
                 seen.add(id(variable))
-                yield keras.ops.convert_to_numpy(variable) != 0
+                yield variable.numpy() != 0

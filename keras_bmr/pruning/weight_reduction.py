@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
@@ -105,7 +104,7 @@ def analyse_weight(
     alive = source.alive()
     posterior, prior = source.posterior(), source.prior()
     reduction = _reduce(source, posterior, prior, reduced_prior)
-    delta_f = keras.ops.convert_to_numpy(reduction.delta_f)
+    delta_f = reduction.delta_f.numpy()
     # Only the log Bayes factors are needed: a large layer's memory is precious.
     del reduction
     delta_f = np.broadcast_to(delta_f, alive.shape)
