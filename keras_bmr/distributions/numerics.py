@@ -63,16 +63,17 @@ def log_normal_mass(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
         0.5 * (near_scaled - tf.exp(-gap) * far_scaled)
     ) - 0.5 * tf.square(near)
 
+    straddling = tf.logical_not(one_sided)
     # erf(inf) is NaN in float64; beyond 100 nothing changes.
-    low = tf.where(one_sided, -1.0, tf.maximum(low, -100.0))
-    high = tf.where(one_sided, 1.0, tf.minimum(high, 100.0))
+    low = tf.where(straddling, tf.maximum(low, -100.0), -1.0)
+    high = tf.where(straddling, tf.minimum(high, 100.0), 1.0)
     outside = 0.5 * (tf.math.erfc(-_SQRT_HALF * low) + tf.math.erfc(_SQRT_HALF * high))
     inside = 0.5 * (tf.math.erf(_SQRT_HALF * high) + tf.math.erf(-_SQRT_HALF * low))
     mostly = outside < 0.5
     center = tf.where(
         mostly,
         tf.math.log1p(-tf.where(mostly, outside, 0.0)),
-        tf.math.log(tf.where(mostly, 1.0, inside)),
+        tf.math.log(inside),
     )
     return tf.where(one_sided, tail, center)
 
@@ -174,5 +175,5 @@ def expm1_minus(value: tf.Tensor) -> tf.Tensor:
     return tf.where(
         small,
         0.5 * tf.square(inner) * series,
-        tf.math.expm1(tf.where(small, 0.0, value)) - value,
+        tf.math.expm1(value) - value,
     )

@@ -214,8 +214,8 @@ class TruncatedLogNormal(tfd.Distribution):
         interior = (log_theta > low) & (log_theta < high)
         stop = tf.where(interior, (log_theta - loc) / scale, end)
         log_cdf = log_normal_mass(start, stop) - log_normal_mass(start, end)
-        log_cdf = tf.where(log_theta <= low, -math.inf, tf.minimum(log_cdf, 0.0))
-        return tf.cast(tf.where(log_theta >= high, 0.0, log_cdf), self.dtype)
+        log_cdf = tf.where(log_theta > low, tf.minimum(log_cdf, 0.0), -math.inf)
+        return tf.cast(tf.where(log_theta < high, log_cdf, 0.0), self.dtype)
 
     def _cdf(self, value: tf.Tensor) -> tf.Tensor:
         return tf.exp(self._log_cdf(value))

@@ -57,15 +57,15 @@ def truncated_normal_quantile(
 
     deep = end < -_DEEP
     # Bounds far out are worth nothing; capping them keeps products finite.
-    start_near = tf.where(deep, -1.0, start)
-    end_near = tf.where(deep, 1.0, end)
+    near = tf.logical_not(deep)
+    start_near, end_near = tf.where(near, start, -1.0), tf.where(near, end, 1.0)
     below = falling * _ndtr(start_near) + rising * _ndtr(end_near)
     above = falling * _ndtr(-start_near) + rising * _ndtr(-end_near)
     lower_half = below < 0.5
     standard = tf.where(
         lower_half,
         tf.math.ndtri(tf.where(lower_half, below, 0.25)),
-        -tf.math.ndtri(tf.where(lower_half, 0.25, above)),
+        -tf.math.ndtri(tf.where(lower_half, tf.ones_like(above) / 4, above)),
     )
 
     bound = tf.where(deep, -end, _DEEP)

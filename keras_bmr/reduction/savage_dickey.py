@@ -73,8 +73,8 @@ def reduce_to_point(
                 f"log density {_first_bad(log_posterior)} of "
                 f"{type(posterior).__name__}"
             )
-    undefined = ~tf.math.is_finite(log_prior) | ~(log_posterior < float("inf"))
-    delta_f = tf.where(undefined, float("nan"), log_posterior - log_prior)
+    defined = tf.math.is_finite(log_prior) & (log_posterior < float("inf"))
+    delta_f = tf.where(defined, log_posterior - log_prior, float("nan"))
     return Reduction(delta_f, _point_mass(reduced_prior, point, delta_f))
 
 

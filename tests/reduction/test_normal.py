@@ -113,30 +113,38 @@ def test_float32_agrees_with_float64(reduced_scale):
     assert np.max(np.abs(delta_f(np.float32) - exact) / size) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "mode",
-    ["eager", "graph", "jit"],
-)
-def test_modes_agree_and_the_batch_shape_is_kept(mode):
-    mu = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+def test_modes_agree_and_the_batch_shape_is_kept(mode, dtype):
+    mu = np.linspace(-1, 1, 12).reshape(3, 4).astype(dtype)
+    zero, scale = tf.zeros([], dtype), tf.constant(0.2, dtype)
 
     def delta_f(mu, prior_scale, reduced_scale):
         return model_reduction(
-            tfd.Normal(mu, 0.2),
-            tfd.Normal(0.0, prior_scale),
-            tfd.Normal(0.0, reduced_scale),
+            tfd.Normal(mu, scale),
+            tfd.Normal(zero, prior_scale),
+            tfd.Normal(zero, reduced_scale),
         ).delta_f
 
     function = delta_f
     if mode != "eager":
         function = tf.function(delta_f, jit_compile=mode == "jit")
-    prior_scale = tf.constant([[1.0], [2.0], [3.0]])
-    result = function(tf.constant(mu), prior_scale, tf.constant(0.1)).numpy()
+    prior_scale = tf.constant([[1.0], [2.0], [3.0]], dtype)
+    result = function(tf.constant(mu), prior_scale, tf.constant(0.1, dtype)).numpy()
     assert result.shape == (3, 4)
-    for row, scale in enumerate((1, 2, 3)):
+    for row in range(3):
         for column in range(4):
-            expected = _textbook(float(mu[row, column]), 0.2, 0, scale, 0, 0.1)[0]
-            np.testing.assert_allclose(result[row, column], expected, rtol=1e-5)
+            expected = _textbook(
+                float(mu[row, column]),
+                float(scale),
+                0,
+                row + 1,
+                0,
+                float(tf.constant(0.1, dtype)),
+            )[0]
+            np.testing.assert_allclose(
+                result[row, column], expected, rtol={"float32": 1e-5}.get(dtype, 1e-12)
+            )
 
 
 def test_gradients_agree_with_finite_differences():

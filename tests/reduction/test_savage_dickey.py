@@ -114,10 +114,19 @@ def test_densities_that_do_not_exist_raise():
 
 
 def test_an_excluded_point_is_minus_infinity_and_an_undefined_one_nan_in_a_graph():
-    uniform, normal = tfd.Uniform(0.0, 1.0), tfd.Normal(0.0, 1.0)
-    excluded = model_reduction(uniform, normal, tfd.Deterministic(2.0))
+    excluded = model_reduction(
+        tfd.Uniform(0.0, 1.0), tfd.Normal(0.0, 1.0), tfd.Deterministic(2.0)
+    )
     assert float(excluded.delta_f) == -np.inf
-    undefined = tf.function(
-        lambda: model_reduction(normal, uniform, tfd.Deterministic(2.0)).delta_f
-    )()
-    assert np.isnan(undefined)
+    for dtype in (tf.float32, tf.float64):
+        zero, one, two = tf.unstack(tf.constant([0.0, 1.0, 2.0], dtype))
+        undefined = tf.function(
+            lambda point, low, high: (
+                model_reduction(
+                    tfd.Normal(low, high),
+                    tfd.Uniform(low, high),
+                    tfd.Deterministic(point),
+                ).delta_f
+            )
+        )(two, zero, one)
+        assert np.isnan(undefined)
