@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from keras_bmr.layers.estimators import ESTIMATORS
 from keras_bmr.layers.variational import Variational
+from keras_bmr.posteriors.sampling import is_sampling
 
 
 class LinearVariational(Variational):
@@ -53,7 +54,9 @@ class LinearVariational(Variational):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Calls the layer with drawn weights, or as its Keras parent at the means."""
-        if not self.draws_weights(training):
+        # An estimator is for gradients; `sampling` asks for one draw of the weights
+        # that all examples share.
+        if is_sampling() or not training:
             return super().call(inputs, training=training)
         seeds = dict(zip(self._random, self.next_seeds(len(self._random)), strict=True))
         drawn = {name: self.scaled_draw(name, seed) for name, seed in seeds.items()}
