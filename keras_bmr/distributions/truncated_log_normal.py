@@ -52,7 +52,7 @@ class TruncatedLogNormal(tfd.Distribution):
     Example:
     >>> noise = TruncatedLogNormal([0.0, -4.0], [0.1, 2.0], -20.0, 0.0)
     >>> noise.snr().numpy().round(3)
-    array([17.106,  0.509], dtype=float32)
+    array([17.079,  0.509], dtype=float32)
 
     References:
         Neklyudov, Molchanov, Ashukha, Vetrov. Structured Bayesian pruning via

@@ -47,7 +47,7 @@ def truncated_normal_quantile(
     ...     double(0.5), double(-100), double(1), double(0), double(9)
     ... )
     >>> print(f"{median.numpy():.6f}")
-    0.006930
+    0.006931
     """
     start, end = (low - loc) / scale, (high - loc) / scale
     mirrored = start > 0

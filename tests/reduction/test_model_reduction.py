@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,6 @@ from keras_bmr.reduction import (
     RegisterModelReduction,
     model_reduction,
 )
-from keras_bmr.reduction import model_reduction as exported
 
 tfd = tfp.distributions
 
@@ -65,9 +66,8 @@ def test_a_subclass_takes_the_rule_of_its_parent():
 
 
 def test_the_nearest_rule_wins_and_ties_go_to_the_posterior(monkeypatch):
-    module = __import__(
-        exported.__module__, fromlist=["_REDUCTIONS"]
-    )  # the submodule that the function's name hides
+    # The name of the function hides that of its module.
+    module = sys.modules[model_reduction.__module__]
     monkeypatch.setattr(module, "_REDUCTIONS", dict(module._REDUCTIONS))
     child, normal = _Child(0.0, 1.0), tfd.Normal(0.0, 1.0)
 
