@@ -13,8 +13,8 @@ def sparsity(model: keras.Model) -> float:
     """The share of prunable weights that are zero. It changes nothing.
 
     In a Bayesian model prunable is what has a posterior, and zero what its mask
-    prunes. In an ordinary Keras model prunable is what would get a posterior in
-    `to_variational` (kernels, not biases), and zero is what is exactly zero.
+    prunes. In an ordinary Keras model prunable are the kernels that would get a
+    posterior in `to_variational`, and zero is what is exactly zero.
 
     Args:
         model: A built Keras model.
@@ -38,7 +38,7 @@ def sparsity(model: keras.Model) -> float:
             f"Model '{model.name}' has no prunable weight: no Bayesian layer, and no "
             "built Keras layer that one could stand for."
         )
-    return num_zeros / num_weights
+    return float(num_zeros / num_weights)
 
 
 def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
@@ -54,7 +54,8 @@ def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
         if target is None or not layer.built:
             continue
         for variable in target.random_weights(layer).values():
-            # The weights of a sublayer may be named by the layer around it, too.
-            if id(variable) not in seen:
+            # Vectors are scales of normalisations. The weights of a sublayer may be
+            # named by the layer around it, too.
+            if len(variable.shape) > 1 and id(variable) not in seen:
                 seen.add(id(variable))
                 yield variable.numpy() != 0
