@@ -1,6 +1,6 @@
 """Which weights a model can do without, and the model without them."""
 
-from keras_bmr.pruning import criteria, groups, reduced_priors
+from keras_bmr.pruning import criteria, defaults, groups, reduced_priors
 from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.groups import ParameterGroups
@@ -18,6 +18,7 @@ __all__ = [
     "ReducedPrior",
     "SpikeAndSlab",
     "criteria",
+    "defaults",
     "groups",
     "reduce_model",
     "reduced_priors",

@@ -9,9 +9,14 @@ from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.reduced_priors import ReducedPrior
 from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
 
+RANKINGS = ("global", "layer")
+
 
 def check_rule(
-    criterion: Criterion, threshold: float | None, sparsity: float | None
+    criterion: Criterion,
+    threshold: float | None,
+    sparsity: float | None,
+    ranking: str,
 ) -> None:
     """Checks that exactly one rule says how much is pruned.
 
@@ -19,10 +24,11 @@ def check_rule(
         criterion: The criterion.
         threshold: Score above which a group is pruned.
         sparsity: Share of the weights to prune.
+        ranking: Which weights are ranked together to meet the share.
 
     Raises:
-        ValueError: If both are given or one is out of its range, or if neither is
-            and the criterion has no threshold of its own.
+        ValueError: If both are given, an argument is out of its range, or neither is
+            given and the criterion has no threshold of its own.
     """
     if threshold is not None and sparsity is not None:
         raise ValueError(
@@ -33,6 +39,10 @@ def check_rule(
         raise ValueError(
             "`sparsity` must lie in [0, 1), the share of the weights that shall be "
             f"zero. Received: sparsity={sparsity}"
+        )
+    if ranking not in RANKINGS:
+        raise ValueError(
+            f"`ranking` must be one of {RANKINGS}. Received: ranking={ranking!r}"
         )
     if threshold is not None and math.isnan(threshold):
         raise ValueError(f"`threshold` must be a number. Received: {threshold}")

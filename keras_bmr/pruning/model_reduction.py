@@ -56,8 +56,10 @@ class ModelReduction:
             a dense layer; weights that have no such blocks are left alone.
         threshold: Groups with a higher score are pruned. In nats for "delta_f".
         sparsity: Share in [0, 1) of all weights considered that shall be zero, those
-            that are already included; all layers are ranked together.
+            that are already included.
         skip: Names of layers to leave alone.
+        ranking: How `sparsity` is met: "global" ranks all layers together, "layer"
+            prunes each one to the same share.
         verbose: Whether to show a progress bar; "auto" does for large models.
 
     Raises:
@@ -87,6 +89,7 @@ class ModelReduction:
         threshold: float | None = None,
         sparsity: float | None = None,
         skip: Sequence[str] = (),
+        ranking: str = "global",
         verbose: str | bool = "auto",
     ) -> None:
         self.reduced_prior = reduced_priors.get(reduced_prior)
@@ -94,7 +97,8 @@ class ModelReduction:
         self.threshold = threshold
         self.sparsity = sparsity
         groups_class = groups.get(granularity)
-        checks.check_rule(self.criterion, threshold, sparsity)
+        self._ranking = ranking
+        checks.check_rule(self.criterion, threshold, sparsity, ranking)
         skipped = checked_skip(model, skip)
         sources = posterior_weights(model)
         self._layout = _layout(sources)
@@ -126,7 +130,12 @@ class ModelReduction:
         """Chooses the groups to prune."""
         weights = list(self._weights.values())
         if self.sparsity is not None:
-            chosen = decisions.target_sparsity(weights, self.sparsity)
+            scopes = [weights] if self._ranking == "global" else by_layer(weights)
+            chosen = [
+                groups_to_prune
+                for scope in scopes
+                for groups_to_prune in decisions.target_sparsity(scope, self.sparsity)
+            ]
         elif self.threshold is not None:
             chosen = decisions.above_thresholds(
                 weights, [self.threshold] * len(weights)

@@ -211,6 +211,15 @@ def test_target_sparsity_ranks_all_layers_together(dense_model, criterion, spars
     assert sum(layer.num_kept for layer in reduction.layers()) == num_kept
 
 
+def test_target_sparsity_of_each_layer(dense_model):
+    reduction = ModelReduction(dense_model, sparsity=0.75, ranking="layer")
+    assert [layer.num_kept for layer in reduction.layers()] == [20, 6]
+    for name in ("hidden", "output"):
+        delta_f = reduction.delta_f(name)
+        keep = reduction.keep(name)
+        assert delta_f[keep].max() <= delta_f[~keep].min()
+
+
 def test_threshold_of_another_criterion(dense_model):
     reduction = ModelReduction(dense_model, criterion="magnitude", threshold=-0.5)
     mean, _ = posterior_arrays(dense_model, "hidden")
@@ -299,6 +308,7 @@ def test_progress_is_shown_on_request(dense_model, capsys):
         ({"reduced_prior": "horseshoe"}, r"`reduced_prior`.*\['point_mass', 'spike"),
         ({"reduced_prior": 0.1}, "Received: reduced_prior=0.1"),
         ({"reduced_prior": tfd.MultivariateNormalDiag([0.0])}, "of scalars"),
+        ({"ranking": "random"}, r"`ranking` must be one of .*'random'"),
         ({"skip": "hidden"}, "`skip` must be a list"),
         (
             {"reduced_prior": tfd.Normal(0.0, 5.0)},
