@@ -20,7 +20,7 @@ def measure(size: int) -> None:
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((size,)), keras.layers.Dense(size)])
-    model = keras_bmr.to_variational(model, num_examples=1)
+    model = keras_bmr.to_variational(model, num_examples=1, prior="layerwise_normal")
     (layer,) = keras_bmr.layers.variational_layers(model)
     generator = np.random.default_rng(0)
     shape = (size, size)

@@ -67,7 +67,7 @@ def check_something_left(masks: Iterable[tuple[str, str, np.ndarray]]) -> None:
     left: dict[str, bool] = {}
     for layer, weight, mask in masks:
         # A bias alone passes nothing on.
-        if weight != "bias":
+        if not weight.endswith("bias"):
             left[layer] = left.get(layer, False) or bool(mask.any())
     for name in (layer for layer, some in left.items() if not some):
         raise ValueError(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_bmr.layers.linear import LinearVariational
 from keras_bmr.pruning.graph import Chain, chains
-from keras_bmr.pruning.posterior_weights import checked_skip
+from keras_bmr.pruning.posterior_weights import skipped_layers
 
 _WEIGHT_LAYERS = (
     keras.layers.Dense,
@@ -87,7 +87,7 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
         >>> keras_bmr.pruning.remove_dead_paths(model)
         1250
     """
-    skipped = checked_skip(model, skip)
+    skipped = skipped_layers(model, skip)
     found = chains(model, _is_weight_layer, _passes_units)
     units = [_units_of_inputs(chain) for chain in found]
     followed = [
@@ -99,10 +99,10 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
     # Fan-out first, from the output on: what is gone has no need of a constant. What
     # loses its inputs then is a constant for the next layer.
     for chain, unit_of_input in reversed(followed):
-        if chain.producer.name not in skipped:
+        if id(chain.producer) not in skipped:
             num_pruned += _prune_without_fan_out(chain, unit_of_input)
     for chain, unit_of_input in followed:
-        if chain.consumer.name not in skipped:
+        if id(chain.consumer) not in skipped:
             num_pruned += _fold_constants(chain, unit_of_input)
     return num_pruned
 

@@ -22,6 +22,11 @@ class ParameterGroups:
     def __init__(self, alive: np.ndarray) -> None:
         self._alive = alive
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return self._alive.shape
+
     @classmethod
     def supports(cls, weight: PosteriorWeight) -> bool:
         """Whether a weight can be pruned in groups of this kind."""
@@ -94,7 +99,7 @@ class BlockGroups(ParameterGroups):
     def expand(self, decisions: np.ndarray) -> np.ndarray:
         """See `ParameterGroups.expand`."""
         repeated = np.repeat(decisions, BLOCK_LENGTH, axis=0)
-        return repeated[: self._alive.shape[0]]
+        return repeated[: self.shape[0]]
 
 
 GRANULARITIES = {"weight": ParameterGroups, "block": BlockGroups}

@@ -19,8 +19,8 @@ from keras_bmr.pruning import (
 )
 from keras_bmr.pruning.posterior_weights import (
     PosteriorWeight,
-    checked_skip,
     posterior_weights,
+    skipped_layers,
 )
 from keras_bmr.pruning.summary import LayerReduction, table
 from keras_bmr.pruning.weight_reduction import (
@@ -99,13 +99,13 @@ class ModelReduction:
         groups_class = groups.get(granularity)
         self._ranking = ranking
         checks.check_rule(self.criterion, threshold, sparsity, ranking)
-        skipped = checked_skip(model, skip)
+        skipped = skipped_layers(model, skip)
         sources = posterior_weights(model)
         self._layout = _layout(sources)
         considered = {
             index: source
             for index, source in enumerate(sources)
-            if source.layer.name not in skipped and groups_class.supports(source)
+            if id(source.layer) not in skipped and groups_class.supports(source)
         }
         if not considered:
             raise ValueError(

@@ -82,23 +82,25 @@ def posterior_weights(model: keras.Model) -> list[PosteriorWeight]:
     ]
 
 
-def checked_skip(model: keras.Model, skip: Sequence[str]) -> frozenset[str]:
-    """Checks a `skip=` argument.
+def skipped_layers(model: keras.Model, skip: Sequence[str]) -> set[int]:
+    """Resolves a `skip=` argument.
 
     Args:
         model: A Keras model.
-        skip: Names of layers of the model.
+        skip: Names of layers of the model; a nested model stands for all its layers.
 
     Returns:
-        The names.
+        The ids (as of the built-in `id`) of the layers.
 
     Raises:
         ValueError: If `skip` is a string or names a layer that does not exist.
     """
-    names = [layer.name for layer in model._flatten_layers(include_self=False)]
+    layers = list(model._flatten_layers(include_self=False))
+    names = [layer.name for layer in layers]
     if isinstance(skip, str) or not set(skip) <= set(names):
         raise ValueError(
             f"`skip` must be a list of names of layers of model '{model.name}', which "
             f"are {names}. Received: skip={skip!r}"
         )
-    return frozenset(skip)
+    named = [layer for layer in layers if layer.name in skip]
+    return {id(inner) for layer in named for inner in layer._flatten_layers()}

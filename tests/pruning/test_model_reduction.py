@@ -248,6 +248,17 @@ def test_skipped_layer_is_left_out(dense_model):
         ModelReduction(dense_model, skip=["hidden", "output"])
 
 
+def test_skipped_nested_model_is_left_out_with_its_layers():
+    inputs = keras.Input((4,))
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, name="in")], name="inner"
+    )
+    model = keras.Model(inputs, keras.layers.Dense(2, name="out")(inner(inputs)))
+    model = keras_bmr.to_variational(model, num_examples=1)
+    reduction = ModelReduction(model, sparsity=0.5, skip=["inner"])
+    assert [layer.layer for layer in reduction.layers()] == ["out"]
+
+
 def test_layers_of_one_name_are_told_apart():
     inputs = keras.Input((4,))
     first, second = (
