@@ -1,5 +1,6 @@
 """From an ordinary Keras model to a Bayesian one and back."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,8 +8,11 @@ import keras
 import numpy as np
 
 from keras_bmr.layers.registry import deterministic_class, variational_class
-from keras_bmr.layers.traversal import require_variational_layers
-from keras_bmr.layers.variational import Variational
+from keras_bmr.layers.traversal import (
+    require_variational_layers,
+    variational_layers,
+)
+from keras_bmr.layers.variational import Variational, checked_num_examples
 
 # Their few weights are scales and shifts that the next layer can undo, so that
 # uncertainty about them is not identified; they stay as they are.
@@ -20,14 +24,13 @@ _LEFT_DETERMINISTIC = (
     keras.layers.Normalization,
     keras.layers.PReLU,
 )
-_MODELS = (keras.models.Sequential, keras.Model)
 
 
 def to_variational(
     model: keras.Model,
     num_examples: int | None = None,
     posterior: Any = "mean_field_normal",
-    prior: Any = "layerwise_normal",
+    prior: Any = "empirical_bayes_normal",
     bayesian_bias: bool = False,
     skip: Sequence[str] = (),
 ) -> keras.Model:
@@ -44,7 +47,7 @@ def to_variational(
         posterior: Posterior family of every layer.
         prior: Prior of every layer.
         bayesian_bias: Whether biases get a posterior too.
-        skip: Names of layers to leave deterministic.
+        skip: Names of layers to leave deterministic, with all that is inside of them.
 
     Returns:
         A new, uncompiled model.
@@ -59,12 +62,8 @@ def to_variational(
     """
     _check_clonable(model)
     _check_finite(model)
-    names = {layer.name for layer in _all_layers(model)}
-    if unknown := sorted(set(skip) - names):
-        raise ValueError(
-            f"`skip` names layers that model '{model.name}' does not have: {unknown}. "
-            f"Its layers are {sorted(names)}."
-        )
+    checked_num_examples(num_examples)
+    skipped = _within_named(model, skip)
     options = {
         "posterior": posterior,
         "prior": prior,
@@ -73,12 +72,7 @@ def to_variational(
     }
 
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name in skip or isinstance(layer, Variational):
-            return _copy(layer)
-        # A node of a Functional graph may be an operation such as an addition.
-        if not isinstance(layer, keras.layers.Layer) or isinstance(
-            layer, _LEFT_DETERMINISTIC
-        ):
+        if id(layer) in skipped or _stays_as_it_is(layer):
             return _copy(layer)
         if _is_wrapper(layer):
             return _convert_wrapper(layer, convert)
@@ -94,7 +88,20 @@ def to_variational(
             )
         return _copy(layer)
 
-    return _clone(model, convert)
+    converted = _clone(model, convert)
+    layers = variational_layers(converted)
+    if not layers:
+        raise ValueError(
+            f"Model '{model.name}' has no layer that could become Bayesian. Expected "
+            "at least one layer with weights besides normalisation layers and those "
+            f"of `skip`. Received: skip={list(skip)}"
+        )
+    if num_examples is not None:
+        # Layers that were Bayesian before have a number of their own.
+        for layer in layers:
+            layer.num_examples = num_examples
+            layer.kl_weight.assign(1.0 / num_examples)
+    return converted
 
 
 def to_deterministic(model: keras.Model) -> keras.Model:
@@ -115,8 +122,10 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     _check_clonable(model)
     require_variational_layers(model)
 
+    bayesian = {id(layer) for layer in variational_layers(model)}
+
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if _is_wrapper(layer):
+        if _is_wrapper(layer) and bayesian & {id(inner) for inner in _within(layer)}:
             return _convert_wrapper(layer, convert)
         if not isinstance(layer, Variational):
             return _copy(layer)
@@ -148,28 +157,38 @@ def _copy(layer: keras.Operation) -> keras.Operation:
     return type(layer).from_config(layer.get_config())
 
 
+def _stays_as_it_is(layer: keras.Operation) -> bool:
+    # A node of a Functional graph may be an operation such as an addition.
+    return not isinstance(layer, keras.layers.Layer) or isinstance(
+        layer, (Variational, *_LEFT_DETERMINISTIC)
+    )
+
+
 def _is_wrapper(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.Wrapper)
+    # Keras does not count Bidirectional among its wrappers.
+    return isinstance(layer, (keras.layers.Wrapper, keras.layers.Bidirectional))
 
 
 def _convert_wrapper(
-    wrapper: keras.layers.Wrapper,
+    wrapper: keras.layers.Layer,
     convert: Callable[[keras.layers.Layer], keras.layers.Layer],
 ) -> keras.layers.Layer:
-    if not isinstance(
-        wrapper, (keras.layers.TimeDistributed, keras.layers.Bidirectional)
-    ):
+    if isinstance(wrapper, keras.layers.Bidirectional):
+        inner = {
+            "layer": wrapper.forward_layer,
+            "backward_layer": wrapper.backward_layer,
+        }
+    elif isinstance(wrapper, keras.layers.TimeDistributed):
+        inner = {"layer": wrapper.layer}
+    else:
         raise ValueError(
             f"Layer '{wrapper.name}' is a wrapper of class {type(wrapper).__name__}, "
             "whose inner layer cannot be exchanged. Only TimeDistributed and "
             f"Bidirectional can. Leave it as it is with `skip=['{wrapper.name}']`."
         )
     config = wrapper.get_config()
-    inner = {"layer": getattr(wrapper, "forward_layer", wrapper.layer)}
-    if config.get("backward_layer") is not None:
-        inner["backward_layer"] = wrapper.backward_layer
     for key, layer in inner.items():
-        if isinstance(layer, _MODELS):
+        if isinstance(layer, keras.Model):
             raise ValueError(
                 f"Layer '{wrapper.name}' ({type(wrapper).__name__}) wraps a model, "
                 f"'{layer.name}', which is not supported. Wrap its layers one by one, "
@@ -182,8 +201,9 @@ def _convert_wrapper(
 def _clone(
     model: keras.Model, convert: Callable[[keras.layers.Layer], keras.layers.Layer]
 ) -> keras.Model:
-    clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
-    pairs = list(zip(_all_layers(model), _all_layers(clone), strict=True))
+    with _uncompiled(model):
+        clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
+    pairs = list(zip(_within(model), _within(clone), strict=True))
     for original, copied in pairs:
         _copy_variables(original, copied)
     # Afterwards, since the random weights may belong to sublayers.
@@ -192,11 +212,40 @@ def _clone(
             means = original.posterior_means()
             for name, variable in original.location_variables(copied).items():
                 variable.assign(means[name])
+        elif isinstance(copied, Variational) and not isinstance(original, Variational):
+            copied.assign_means(copied.location_variables(original))
     return clone
 
 
-def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    return model._flatten_layers(include_self=True, recursive=True)
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling a clone, for which the loss must be serialisable."""
+    models = [m for m in _within(model) if getattr(m, "compiled", False)]
+    for compiled in models:
+        compiled.compiled = False
+    try:
+        yield
+    finally:
+        for compiled in models:
+            compiled.compiled = True
+
+
+def _within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer and all layers inside of it."""
+    return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def _within_named(model: keras.Model, names: Sequence[str]) -> set[int]:
+    """The ids of the layers of these names and of all layers inside of them."""
+    layers = list(_within(model))[1:]
+    known = {layer.name for layer in layers}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(
+            f"`skip` names layers that model '{model.name}' does not have: {unknown}. "
+            f"Its layers are {sorted(known)}."
+        )
+    named = [layer for layer in layers if layer.name in names]
+    return {id(inner) for layer in named for inner in _within(layer)}
 
 
 def _own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

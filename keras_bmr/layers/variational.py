@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -21,6 +22,8 @@ from keras_bmr.layers.random_weight import (
 )
 from keras_bmr.layers.substitution import call_with_values
 from keras_bmr.posteriors.sampling import fold_in, fold_replica, is_sampling, scope_seed
+
+_NUM_EXAMPLES = "num_examples"
 
 
 class Variational:
@@ -62,7 +65,7 @@ class Variational:
         self,
         *args: Any,
         posterior: Any = "mean_field_normal",
-        prior: Any = "layerwise_normal",
+        prior: Any = "empirical_bayes_normal",
         estimator: str | None = None,
         bayesian_bias: bool = False,
         num_examples: int | None = None,
@@ -313,6 +316,21 @@ class Variational:
             distribution, weight.location, weight.posterior_state, weight.mask.value
         )
 
+    def assign_means(self, means: Mapping[str, Any]) -> None:
+        """Moves posteriors to given means; their spread stays as it is.
+
+        Args:
+            means: Tensors with the shapes of the weights, by name.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        for name, mean in means.items():
+            weight = self._random_weight(name)
+            mean = tf.cast(tf.convert_to_tensor(mean), weight.location.dtype)
+            scale = self._prior_family.expected_scale(weight.prior_state)
+            weight.location.assign(mean if scale is None else mean / scale)
+
     # --- Calling ---
 
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
@@ -363,10 +381,17 @@ class Variational:
     def save_own_variables(self, store: Any) -> None:
         """Saves all variables of the layer, the parents' and those added here."""
         keras.layers.Layer.save_own_variables(self, store)
+        store[_NUM_EXAMPLES] = np.array(self.num_examples or 1)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads all variables of the layer."""
-        keras.layers.Layer.load_own_variables(self, store)
+        """Loads all variables of the layer; the KL weight fits its `num_examples`."""
+        values = {key: store[key] for key in store.keys() if key != _NUM_EXAMPLES}
+        keras.layers.Layer.load_own_variables(self, values)
+        if _NUM_EXAMPLES in store.keys():
+            saved, own = int(store[_NUM_EXAMPLES][()]), self.num_examples or 1
+            if saved != own:
+                # The factor of annealing is what counts, not the size of other data.
+                self.kl_weight.assign(self.kl_weight.value * (saved / own))
 
     def parent_config(self) -> dict[str, Any]:
         """The arguments of the Keras parent's constructor alone."""

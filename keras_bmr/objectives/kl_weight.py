@@ -72,5 +72,5 @@ def kl_factor(model: keras.Model) -> float:
         ValueError: If the model has no built Bayesian layer.
     """
     layer = require_variational_layers(model)[0]
-    weight = float(keras.ops.convert_to_numpy(layer.kl_weight))
+    weight = float(layer.kl_weight.numpy())
     return weight * (layer.num_examples or 1)
