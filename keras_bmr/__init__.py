@@ -13,6 +13,7 @@ if keras.backend.backend() != "tensorflow":
 from keras_bmr import (  # noqa: E402
     callbacks,
     distributions,
+    export,
     layers,
     objectives,
     posteriors,
@@ -20,19 +21,24 @@ from keras_bmr import (  # noqa: E402
     pruning,
     reduction,
 )
+from keras_bmr.export import ExportReport, export_tflite  # noqa: E402
 from keras_bmr.layers import to_deterministic, to_variational  # noqa: E402
-from keras_bmr.objectives import set_num_examples  # noqa: E402
+from keras_bmr.objectives import predictive, set_num_examples  # noqa: E402
 from keras_bmr.pruning import ModelReduction, reduce_model, sparsity  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExportReport",
     "ModelReduction",
     "callbacks",
     "distributions",
+    "export",
+    "export_tflite",
     "layers",
     "objectives",
     "posteriors",
+    "predictive",
     "priors",
     "pruning",
     "reduce_model",

@@ -84,7 +84,11 @@ class SpikeAndSlab(PointMass):
         q_i = sigmoid(zeta - delta_f_i)
         zeta = digamma(concentration1 + sum q) - digamma(concentration0 + sum(1 - q))
 
-    and keeps a group if delta_f_i <= zeta. `zeta` is E[log pi] - E[log(1 - pi)].
+    and keeps a group if delta_f_i <= min(zeta, -margin). `zeta` is
+    E[log pi] - E[log(1 - pi)]. The margin is not in the paper: it breaks the tie
+    between keeping and pruning weights of which the data said nothing, and gives the
+    rule a meaning under a prior that is fitted to every weight, for which no
+    reduced prior can win.
 
     Groups that were pruned before do not count. Where the rule is applied again and
     again they would drive `pi`, and with it what is left, to zero.
@@ -93,9 +97,11 @@ class SpikeAndSlab(PointMass):
         concentration1: Positive float, counts as so many groups that are kept.
         concentration0: Positive float, counts as so many groups that are pruned.
         num_iterations: Positive integer.
+        margin: Non-negative float, the log evidence in nats that a group must bring
+            to be kept.
 
     Raises:
-        ValueError: If an argument is not positive and finite.
+        ValueError: If an argument is out of its range or not finite.
 
     Example:
         >>> reduced_prior = keras_bmr.pruning.SpikeAndSlab(concentration0=100.0)
@@ -111,6 +117,7 @@ class SpikeAndSlab(PointMass):
         concentration1: float = 1.0,
         concentration0: float = 1.0,
         num_iterations: int = 4,
+        margin: float = defaults.MARGIN,
     ) -> None:
         super().__init__()
         arguments = {
@@ -124,6 +131,12 @@ class SpikeAndSlab(PointMass):
                     f"Invalid value for `{name}`: expected a positive finite number. "
                     f"Received: {name}={value}"
                 )
+        if not (margin >= 0 and math.isfinite(margin)):
+            raise ValueError(
+                "Invalid value for `margin`: expected a non-negative finite number of "
+                f"nats. Received: margin={margin}"
+            )
+        self.margin = float(margin)
         self.concentration1 = float(concentration1)
         self.concentration0 = float(concentration0)
         self.num_iterations = int(num_iterations)
@@ -145,7 +158,7 @@ class SpikeAndSlab(PointMass):
                 )
             )
             zeta = float(digamma[0] - digamma[1])
-        return zeta
+        return min(zeta, -self.margin)
 
 
 REDUCED_PRIORS = {"point_mass": PointMass, "spike_and_slab": SpikeAndSlab}

