@@ -125,7 +125,7 @@ def main() -> None:
         }
         print(
             f"{name:56s} {1e3 * np.median(values):7.2f} ms"
-            f"  {ratios['keras, jit']:5.2f} x jit  {ratios['keras, graph']:5.2f} x graph"
+            f"  {ratios['keras, jit']:5.2f} x jit {ratios['keras, graph']:5.2f} x graph"
         )
 
 
