@@ -1,12 +1,18 @@
 """From an ordinary Keras model to a Bayesian one and back."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_bmr.layers.cloning import (
+    clone_with,
+    convert_wrapper,
+    copy_layer,
+    is_wrapper,
+    within,
+)
 from keras_bmr.layers.registry import deterministic_class, variational_class
 from keras_bmr.layers.traversal import (
     require_variational_layers,
@@ -73,9 +79,9 @@ def to_variational(
 
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
         if id(layer) in skipped or _stays_as_it_is(layer):
-            return _copy(layer)
-        if _is_wrapper(layer):
-            return _convert_wrapper(layer, convert)
+            return copy_layer(layer)
+        if is_wrapper(layer):
+            return convert_wrapper(layer, convert)
         target = variational_class(type(layer))
         if target is not None:
             return target.from_config({**layer.get_config(), **options})
@@ -86,9 +92,9 @@ def to_variational(
                 f"`skip=['{layer.name}']`, or register a Bayesian layer with "
                 "`keras_bmr.layers.register_variational`."
             )
-        return _copy(layer)
+        return copy_layer(layer)
 
-    converted = _clone(model, convert)
+    converted = clone_with(model, convert)
     layers = variational_layers(converted)
     if not layers:
         raise ValueError(
@@ -125,13 +131,13 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     bayesian = {id(layer) for layer in variational_layers(model)}
 
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if _is_wrapper(layer) and bayesian & {id(inner) for inner in _within(layer)}:
-            return _convert_wrapper(layer, convert)
+        if is_wrapper(layer) and bayesian & {id(inner) for inner in within(layer)}:
+            return convert_wrapper(layer, convert)
         if not isinstance(layer, Variational):
-            return _copy(layer)
+            return copy_layer(layer)
         return deterministic_class(type(layer)).from_config(layer.parent_config())
 
-    return _clone(model, convert)
+    return clone_with(model, convert)
 
 
 def copy_model(model: keras.Model) -> keras.Model:
@@ -150,11 +156,7 @@ def copy_model(model: keras.Model) -> keras.Model:
         >>> backup = keras_bmr.layers.conversion.copy_model(bayesian)
     """
     _check_clonable(model)
-    return _clone(model, _copy)
-
-
-def _copy(layer: keras.Operation) -> keras.Operation:
-    return type(layer).from_config(layer.get_config())
+    return clone_with(model, copy_layer)
 
 
 def _stays_as_it_is(layer: keras.Operation) -> bool:
@@ -164,80 +166,9 @@ def _stays_as_it_is(layer: keras.Operation) -> bool:
     )
 
 
-def _is_wrapper(layer: keras.layers.Layer) -> bool:
-    # Keras does not count Bidirectional among its wrappers.
-    return isinstance(layer, (keras.layers.Wrapper, keras.layers.Bidirectional))
-
-
-def _convert_wrapper(
-    wrapper: keras.layers.Layer,
-    convert: Callable[[keras.layers.Layer], keras.layers.Layer],
-) -> keras.layers.Layer:
-    if isinstance(wrapper, keras.layers.Bidirectional):
-        inner = {
-            "layer": wrapper.forward_layer,
-            "backward_layer": wrapper.backward_layer,
-        }
-    elif isinstance(wrapper, keras.layers.TimeDistributed):
-        inner = {"layer": wrapper.layer}
-    else:
-        raise ValueError(
-            f"Layer '{wrapper.name}' is a wrapper of class {type(wrapper).__name__}, "
-            "whose inner layer cannot be exchanged. Only TimeDistributed and "
-            f"Bidirectional can. Leave it as it is with `skip=['{wrapper.name}']`."
-        )
-    config = wrapper.get_config()
-    for key, layer in inner.items():
-        if isinstance(layer, keras.Model):
-            raise ValueError(
-                f"Layer '{wrapper.name}' ({type(wrapper).__name__}) wraps a model, "
-                f"'{layer.name}', which is not supported. Wrap its layers one by one, "
-                f"or leave it as it is with `skip=['{wrapper.name}']`."
-            )
-        config[key] = keras.saving.serialize_keras_object(convert(layer))
-    return type(wrapper).from_config(config)
-
-
-def _clone(
-    model: keras.Model, convert: Callable[[keras.layers.Layer], keras.layers.Layer]
-) -> keras.Model:
-    with _uncompiled(model):
-        clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
-    pairs = list(zip(_within(model), _within(clone), strict=True))
-    for original, copied in pairs:
-        _copy_variables(original, copied)
-    # Afterwards, since the random weights may belong to sublayers.
-    for original, copied in pairs:
-        if isinstance(original, Variational) and not isinstance(copied, Variational):
-            means = original.posterior_means()
-            for name, variable in original.location_variables(copied).items():
-                variable.assign(means[name])
-        elif isinstance(copied, Variational) and not isinstance(original, Variational):
-            copied.assign_means(copied.location_variables(original))
-    return clone
-
-
-@contextlib.contextmanager
-def _uncompiled(model: keras.Model) -> Iterator[None]:
-    """Keeps Keras from compiling a clone, for which the loss must be serialisable."""
-    models = [m for m in _within(model) if getattr(m, "compiled", False)]
-    for compiled in models:
-        compiled.compiled = False
-    try:
-        yield
-    finally:
-        for compiled in models:
-            compiled.compiled = True
-
-
-def _within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """The layer and all layers inside of it."""
-    return layer._flatten_layers(include_self=True, recursive=True)
-
-
 def _within_named(model: keras.Model, names: Sequence[str]) -> set[int]:
     """The ids of the layers of these names and of all layers inside of them."""
-    layers = list(_within(model))[1:]
+    layers = list(within(model))[1:]
     known = {layer.name for layer in layers}
     if unknown := sorted(set(names) - known):
         raise ValueError(
@@ -245,22 +176,7 @@ def _within_named(model: keras.Model, names: Sequence[str]) -> set[int]:
             f"Its layers are {sorted(known)}."
         )
     named = [layer for layer in layers if layer.name in names]
-    return {id(inner) for layer in named for inner in _within(layer)}
-
-
-def _own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    return layer._trainable_variables + layer._non_trainable_variables
-
-
-def _copy_variables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Copies the variables that both layers have."""
-    sources, targets = _own_variables(source), _own_variables(target)
-    if type(source) is not type(target):
-        by_name = {variable.name: variable for variable in targets}
-        sources = [variable for variable in sources if variable.name in by_name]
-        targets = [by_name[variable.name] for variable in sources]
-    for old, new in zip(sources, targets, strict=True):
-        new.assign(old)
+    return {id(inner) for layer in named for inner in within(layer)}
 
 
 def _check_clonable(model: keras.Model) -> None:

@@ -76,7 +76,7 @@ def fold_replica(seed: tf.Tensor) -> tf.Tensor:
 
 
 def fold_in(seed: tf.Tensor, number: Any) -> tf.Tensor:
-    """A seed of its own for each number, the same in a graph and under XLA.
+    """A seed of its own for each number.
 
     Args:
         seed: Integer tensor of shape (2,).

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras.src import testing
 
 from keras_bmr import layers
+from keras_bmr.posteriors import MeanFieldNormal
 
 PRIORS = (
     "normal",
@@ -102,11 +103,13 @@ def test_dtype_policies(case, dtype):
 @pytest.mark.parametrize("name", ["Dense", "Conv2D", "LSTM"])
 def test_jit_and_graph_step_agree(all_cases, name):
     (case,) = [c for c in all_cases if str(c) == f"{name}Variational"]
+    # XLA has noise of its own, which is all but silent at this scale.
+    posterior = MeanFieldNormal(initial_scale=1e-7)
     for estimator in case.layer_class.ESTIMATORS:
         losses = []
         for jit_compile in (False, True):
             keras.utils.set_random_seed(1)
-            model, _ = case.model(seed=3, estimator=estimator)
+            model, _ = case.model(estimator=estimator, posterior=posterior)
             model.compile("sgd", "mse", jit_compile=jit_compile)
             losses.append(model.train_on_batch(case.inputs(), np.ones((4, 2))))
-        np.testing.assert_allclose(*losses, rtol=5e-4)
+        np.testing.assert_allclose(*losses, rtol=1e-5)

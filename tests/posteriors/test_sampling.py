@@ -117,11 +117,3 @@ def test_noise_has_the_moments_it_should_have(jit_compile):
     assert abs(normal.var() - 1) < 5 * np.sqrt(2) * error
     assert set(np.unique(signs)) == {-1.0, 1.0}
     assert abs(np.mean(normal * signs)) < 5 * error
-
-
-def test_seeds_are_the_same_under_xla():
-    seeds = [
-        tf.function(lambda: fold_in(tf.constant([3, 4]), 5), jit_compile=jit)()
-        for jit in (False, True)
-    ]
-    np.testing.assert_array_equal(*seeds)

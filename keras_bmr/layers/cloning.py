@@ -1,0 +1,143 @@
+"""Copying a model layer by layer, with other layers in place of some."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import keras
+
+from keras_bmr.layers.variational import Variational
+
+
+def copy_layer(layer: keras.Operation) -> keras.Operation:
+    """A layer, or an operation of a Functional graph, made anew from its config.
+
+    Args:
+        layer: The layer or operation.
+
+    Returns:
+        One of the same class, without the variables' values.
+    """
+    return type(layer).from_config(layer.get_config())
+
+
+def is_wrapper(layer: keras.layers.Layer) -> bool:
+    """Whether a layer holds other layers that `convert_wrapper` may reach.
+
+    Args:
+        layer: The layer.
+
+    Returns:
+        True for the wrappers of Keras and for Bidirectional.
+    """
+    # Keras does not count Bidirectional among its wrappers.
+    return isinstance(layer, (keras.layers.Wrapper, keras.layers.Bidirectional))
+
+
+def convert_wrapper(
+    wrapper: keras.layers.Layer,
+    convert: Callable[[keras.layers.Layer], keras.layers.Layer],
+) -> keras.layers.Layer:
+    """A wrapper around what its inner layers convert to.
+
+    Args:
+        wrapper: A TimeDistributed or Bidirectional layer.
+        convert: Maps an inner layer to the layer that takes its place.
+
+    Returns:
+        A wrapper of the same class.
+
+    Raises:
+        ValueError: If the wrapper is of another class, or wraps a model.
+    """
+    if isinstance(wrapper, keras.layers.Bidirectional):
+        inner = {
+            "layer": wrapper.forward_layer,
+            "backward_layer": wrapper.backward_layer,
+        }
+    elif isinstance(wrapper, keras.layers.TimeDistributed):
+        inner = {"layer": wrapper.layer}
+    else:
+        raise ValueError(
+            f"Layer '{wrapper.name}' is a wrapper of class {type(wrapper).__name__}, "
+            "whose inner layer cannot be exchanged. Only TimeDistributed and "
+            f"Bidirectional can. Leave it as it is with `skip=['{wrapper.name}']`."
+        )
+    config = wrapper.get_config()
+    for key, layer in inner.items():
+        if isinstance(layer, keras.Model):
+            raise ValueError(
+                f"Layer '{wrapper.name}' ({type(wrapper).__name__}) wraps a model, "
+                f"'{layer.name}', which is not supported. Wrap its layers one by one, "
+                f"or leave it as it is with `skip=['{wrapper.name}']`."
+            )
+        config[key] = keras.saving.serialize_keras_object(convert(layer))
+    return type(wrapper).from_config(config)
+
+
+def clone_with(
+    model: keras.Model, convert: Callable[[keras.layers.Layer], keras.layers.Layer]
+) -> keras.Model:
+    """Copies a model and its weights, with converted layers.
+
+    Args:
+        model: A built Sequential or Functional model.
+        convert: Maps a layer to the new layer that takes its place, of which the
+            Bayesian side of either one starts or ends at the posterior means.
+
+    Returns:
+        A new, uncompiled model.
+    """
+    with _uncompiled(model):
+        clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
+    pairs = list(zip(within(model), within(clone), strict=True))
+    for original, copied in pairs:
+        _copy_variables(original, copied)
+    # Afterwards, since the random weights may belong to sublayers.
+    for original, copied in pairs:
+        if isinstance(original, Variational) and not isinstance(copied, Variational):
+            means = original.posterior_means()
+            for name, variable in original.location_variables(copied).items():
+                variable.assign(means[name])
+        elif isinstance(copied, Variational) and not isinstance(original, Variational):
+            copied.assign_means(copied.location_variables(original))
+    return clone
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling a clone, for which the loss must be serialisable."""
+    models = [m for m in within(model) if getattr(m, "compiled", False)]
+    for compiled in models:
+        compiled.compiled = False
+    try:
+        yield
+    finally:
+        for compiled in models:
+            compiled.compiled = True
+
+
+def within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layer and all layers inside of it.
+
+    Args:
+        layer: A layer or model.
+
+    Yields:
+        Every layer once, in a fixed order.
+    """
+    return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def _own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    return layer._trainable_variables + layer._non_trainable_variables
+
+
+def _copy_variables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Copies the variables that both layers have."""
+    sources, targets = _own_variables(source), _own_variables(target)
+    if type(source) is not type(target):
+        by_name = {variable.name: variable for variable in targets}
+        sources = [variable for variable in sources if variable.name in by_name]
+        targets = [by_name[variable.name] for variable in sources]
+    for old, new in zip(sources, targets, strict=True):
+        new.assign(old)
