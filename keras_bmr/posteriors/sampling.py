@@ -1,6 +1,7 @@
 """When weights are drawn, and the noise they are drawn with."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -93,7 +94,9 @@ def standard_normal(
 ) -> tf.Tensor:
     """Standard normal noise from the counter-based Philox generator.
 
-    The default algorithm is an order of magnitude slower under XLA on a CPU.
+    The default generator is an order of magnitude slower under XLA on a CPU, and
+    TensorFlow's way from bits to normals twice as slow as the one here, by the
+    polar form of Box and Muller. Up to rounding |noise| is at most 5.8.
 
     Args:
         shape: Shape of the result.
@@ -102,8 +105,47 @@ def standard_normal(
 
     Returns:
         Tensor of independent N(0, 1) values.
+
+    References:
+        Box and Muller, A note on the generation of random normal deviates, Annals
+        of Mathematical Statistics 29 (1958).
     """
-    return tf.random.stateless_normal(shape, seed, dtype=dtype, alg="philox")
+    dtype = tf.as_dtype(dtype)
+    if dtype == tf.float64:
+        return tf.random.stateless_normal(shape, seed, dtype=dtype, alg="philox")
+    # Both branches are the same noise up to its sign. XLA computes a conditional once,
+    # where it would repeat plain noise in every operation that uses it.
+    noise = tf.cond(
+        seed[0] < 0, lambda: -_box_muller(shape, seed), lambda: _box_muller(shape, seed)
+    )
+    return tf.cast(noise, dtype)
+
+
+def _box_muller(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    shape = tf.convert_to_tensor(shape, tf.int32)
+    size = tf.reduce_prod(shape)
+    bits = tf.random.stateless_uniform(
+        (2, (size + 1) // 2), seed, None, None, dtype=tf.uint32, alg="philox"
+    )
+
+    def uniform(word: tf.Tensor) -> tf.Tensor:
+        # Midpoints of 2^23 intervals of (0, 1), never 0, from the high bits.
+        high = tf.bitwise.right_shift(word, tf.constant(9, tf.uint32))
+        return (tf.cast(tf.bitcast(high, tf.int32), tf.float32) + 0.5) * 2.0**-23
+
+    def bit(number: int) -> tf.Tensor:
+        return tf.bitwise.bitwise_and(bits[1], tf.constant(1 << number, tf.uint32)) > 0
+
+    radius = tf.sqrt(-2.0 * tf.math.log(uniform(bits[0])))
+    # An angle within an eighth of the circle, where few terms of the series of sine
+    # and cosine are exact in float32; three of the unused bits choose the eighth.
+    angle = uniform(bits[1]) * (math.pi / 4)
+    square = angle * angle
+    sine = angle * (1 - square / 6 * (1 - square / 20 * (1 - square / 42)))
+    cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30 * (1 - square / 56)))
+    first = tf.where(bit(0), sine, cosine) * tf.where(bit(1), radius, -radius)
+    second = tf.where(bit(0), cosine, sine) * tf.where(bit(2), radius, -radius)
+    return tf.reshape(tf.concat([first, second], 0)[:size], shape)
 
 
 def random_signs(

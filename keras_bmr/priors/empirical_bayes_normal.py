@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.distributions import LogScaleNormal
 from keras_bmr.priors.prior import Prior, masked_sum
 
 
@@ -85,7 +86,7 @@ class EmpiricalBayesNormal(Prior):
         mask: tf.Tensor,
     ) -> tf.Tensor:
         """See `Prior.divergence`."""
-        if not isinstance(posterior, tfd.Normal):
+        if not isinstance(posterior, LogScaleNormal):
             return super().divergence(posterior, state, mask)
-        ratio = posterior.loc / posterior.scale
-        return masked_sum(0.5 * tf.math.log1p(tf.square(ratio)), mask)
+        ratio = tf.square(posterior.loc) * tf.exp(-2 * posterior.log_scale)
+        return masked_sum(0.5 * tf.math.log1p(ratio), mask)

@@ -130,4 +130,8 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     Returns:
         Scalar tensor.
     """
-    return tf.reduce_sum(tf.where(mask, values, tf.zeros((), values.dtype)))
+    kept = tf.where(mask, values, tf.zeros((), values.dtype))
+    rows = tf.reshape(kept, (-1, kept.shape[-1] if kept.shape.rank else 1))
+    # On a CPU XLA adds up a reduction one number after the other, together with all
+    # that is fused into it; a product with ones is vectorised.
+    return tf.reduce_sum(tf.linalg.matvec(rows, tf.ones(rows.shape[-1:], rows.dtype)))

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from keras_bmr import layers
@@ -117,3 +118,41 @@ def test_noise_has_the_moments_it_should_have(jit_compile):
     assert abs(normal.var() - 1) < 5 * np.sqrt(2) * error
     assert set(np.unique(signs)) == {-1.0, 1.0}
     assert abs(np.mean(normal * signs)) < 5 * error
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_noise_is_standard_normal(jit_compile):
+    draw = tf.function(
+        lambda seed: standard_normal((1001, 999), seed, tf.float32),
+        jit_compile=jit_compile,
+    )
+    for seed in ([7, 1], [-7, 1]):
+        noise = draw(tf.constant(seed, tf.int64)).numpy().astype("float64").ravel()
+        # Exact in distribution: a million draws against the cdf, tails apart.
+        assert scipy.stats.kstest(noise, "norm").pvalue > 1e-3
+        for bound in (3.0, 4.0):
+            expected = 2 * scipy.stats.norm.sf(bound) * noise.size
+            found = np.count_nonzero(np.abs(noise) > bound)
+            assert abs(found - expected) < 5 * np.sqrt(expected)
+        # The two halves share a radius and an angle and are independent all the same.
+        half = (noise.size + 1) // 2
+        first, second = noise[: noise.size - half], noise[half:]
+        for function in (np.asarray, np.abs, np.square):
+            correlation = np.corrcoef(function(first), function(second))[0, 1]
+            assert abs(correlation) < 5 / np.sqrt(half)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 0), (2, 3, 5)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_noise_has_the_shape_and_dtype_asked_for(shape, dtype):
+    noise = standard_normal(shape, tf.constant([1, 2], tf.int64), dtype)
+    assert noise.shape == shape and noise.dtype == dtype
+    assert np.isfinite(tf.cast(noise, tf.float64).numpy()).all()
+
+
+def test_noise_takes_a_shape_known_at_run_time_only():
+    @tf.function(input_signature=[tf.TensorSpec((None, 3))])
+    def draw(x):
+        return standard_normal(keras.ops.shape(x), tf.constant([1, 2]), x.dtype)
+
+    assert draw(tf.zeros((5, 3))).shape == (5, 3)
