@@ -51,6 +51,8 @@ def load_model(path: pathlib.Path, x: np.ndarray) -> keras.Model:
             f"The model {path} expects inputs of shape {network.input_shape[1:]}. "
             f"Received: data of shape {x.shape[1:]}"
         )
+    # Keras 2 saved the only input as a list of one, and Keras 3 warns at each call.
+    network = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
     for layer in batch_normalizations(network):
         # The usual 0.99 would need more steps than a short training has.
         layer.momentum = min(layer.momentum, 0.9)
@@ -69,8 +71,8 @@ def batch_normalizations(model: keras.Model) -> Iterator[keras.layers.Layer]:
 def network_of_means(model: keras.Model, x: np.ndarray) -> keras.Model:
     """The ordinary network of posterior means, with batch statistics of its own.
 
-    The moving averages of training are those of noisy activations, whose variance is
-    larger; the network of means would be scaled wrongly by them.
+    The moving averages of training lag behind the weights, and they are those of
+    noisy activations, whose variance is larger; the means would be scaled wrongly.
     """
     network = keras_bmr.to_deterministic(model)
     layers = {layer: layer.momentum for layer in batch_normalizations(network)}
@@ -131,13 +133,20 @@ def exported(network, folder: pathlib.Path, name: str, x, x_test) -> dict[str, s
     """Writes the float32 and the int8 file and says what they are like."""
     rows = {}
     for label, mode in (("float32", None), ("int8", "int8")):
-        report = keras_bmr.export_tflite(
-            network,
-            folder / f"{name}_{label}.tflite",
-            quantize=mode,
-            representative_data=x[:NUM_REPRESENTATIVE],
-            validation_data=x_test[:NUM_REPRESENTATIVE],
-        )
+        try:
+            report = keras_bmr.export_tflite(
+                network,
+                folder / f"{name}_{label}.tflite",
+                quantize=mode,
+                representative_data=x[:NUM_REPRESENTATIVE],
+                validation_data=x_test[:NUM_REPRESENTATIVE],
+                sparse=mode is None,
+            )
+        except RuntimeError as error:
+            # The other files are worth having even if one of them disagrees.
+            print(f"{name}, {label}: {error}")
+            rows[f"{label} file (bytes)"] = "refused"
+            continue
         rows |= {
             f"{label} file (bytes)": f"{report.bytes}",
             f"{label} file, gzip (bytes)": f"{report.gzip_bytes}",
@@ -152,7 +161,8 @@ def compress(network, x, y, loss, arguments) -> dict[str, keras.Model]:
     """The ordinary networks after training, after reduction and after fine-tuning."""
     start = time.perf_counter()
     model = keras_bmr.to_variational(network, num_examples=len(x))
-    annealing = KLAnnealing(epochs=arguments.epochs, end=arguments.kl_factor)
+    warm_up = max(1, arguments.epochs - 1)
+    annealing = KLAnnealing(epochs=warm_up, end=arguments.kl_factor)
     fit(model, x, y, loss, arguments.epochs, arguments, [annealing])
     networks = {"trained": network_of_means(model, x)}
 
@@ -203,7 +213,7 @@ def main(command_line: list[str] | None = None) -> dict[str, dict[str, str]]:
     for name in ("saved", "fine-tuned"):
         table[name] |= exported(networks[name], arguments.output_dir, name, x, x_test)
     print(f"\n{'':28s}" + "".join(f"{name:>12s}" for name in table))
-    for row in table["saved"]:
+    for row in max(table.values(), key=len):
         cells = "".join(f"{column.get(row, ''):>12s}" for column in table.values())
         print(f"{row:28s}{cells}")
     return table
