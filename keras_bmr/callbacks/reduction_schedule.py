@@ -4,7 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-RANKINGS = ("global", "layer")
+from keras_bmr.argument_checks import require_integer
+from keras_bmr.pruning.checks import RANKINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +50,8 @@ class ReductionSchedule:
             )
         for name in ("start", "every", "rounds"):
             value = getattr(self, name)
-            if value is None and name == "rounds":
-                continue
-            if value != int(value) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer. Received: {name}={value}"
-                )
+            if value is not None or name != "rounds":
+                require_integer(name, value, at_least=1)
         shares = self.shares
         if not shares or not all(0 < share < 1 for share in shares):
             raise ValueError(

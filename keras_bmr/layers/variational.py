@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from keras_bmr import posteriors, priors
+from keras_bmr.argument_checks import require_integer
 from keras_bmr.layers.random_weight import (
     KLRegularizer,
     PrunedStayZero,
@@ -84,7 +85,9 @@ class Variational(WeightsWithPosteriors):
                 f"one of {self.ESTIMATORS}. Received: estimator={estimator!r}"
             )
         self.bayesian_bias = bool(bayesian_bias)
-        self.num_examples = checked_num_examples(num_examples)
+        if num_examples is not None:
+            require_integer("num_examples", num_examples, at_least=1)
+        self.num_examples = num_examples
         self.seed = seed
         self._noise_seed = keras.random.SeedGenerator(seed)
         self._random: dict[str, RandomWeight] = {}
@@ -134,6 +137,14 @@ class Variational(WeightsWithPosteriors):
         )
         random = {}
         for name, location in self.location_variables(self).items():
+            if location.dtype not in ("float32", "float64"):
+                raise ValueError(
+                    f"Weight '{name}' of layer '{self.name}' must be a float32 or "
+                    "float64 variable to have a posterior. For half precision use "
+                    "the dtype policy 'mixed_float16' or 'mixed_bfloat16'; quantise "
+                    "after training, with `keras_bmr.export_tflite`. Received: "
+                    f"dtype={location.dtype!r}"
+                )
             add = self._add_weight_of(name, location.dtype)
             mask = add(
                 name="mask",
@@ -190,11 +201,13 @@ class Variational(WeightsWithPosteriors):
 
     def next_seeds(self, count: int) -> list[tf.Tensor]:
         """Independent seeds for one call of the layer."""
-        seed = tf.cast(self._noise_seed.next(), tf.int64)
-        if (fixed := scope_seed()) is not None:
-            # The layer's own seed tells layers apart; its counter must not matter.
-            initial = tf.stack([seed[0], tf.zeros((), tf.int64)])
-            seed = fold_in(initial, fixed)
+        if (fixed := scope_seed()) is None:
+            seed = tf.cast(self._noise_seed.next(), tf.int64)
+        else:
+            # The layer's own seed tells layers apart. Its counter must not matter, nor
+            # advance, or looking at predictions would change the training after it.
+            own = tf.cast(self._noise_seed.state.value, tf.int64)
+            seed = fold_in(tf.stack([own[0], tf.zeros((), tf.int64)]), fixed)
         return [fold_in(fold_replica(seed), i) for i in range(count)]
 
     def scaled_draw(self, name: str, seed: tf.Tensor) -> tfd.Distribution:
@@ -257,15 +270,3 @@ def _variables_at(
         if variable is not None:
             found[name] = variable
     return found
-
-
-def checked_num_examples(num_examples: Any) -> int | None:
-    """Returns the number of training examples, or None where it is not known yet."""
-    if num_examples is None:
-        return None
-    if int(num_examples) != num_examples or num_examples < 1:
-        raise ValueError(
-            "`num_examples` must be a positive integer, the number of training "
-            f"examples. Received: num_examples={num_examples}"
-        )
-    return int(num_examples)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_bmr.objectives.checks import require_integer
+from keras_bmr.argument_checks import require_integer
 
 # Rows of half-precision probabilities sum to 1 only up to this.
 _SUM_TOLERANCE = 5e-3

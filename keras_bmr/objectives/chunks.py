@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.objectives.checks import require_integer
+from keras_bmr.argument_checks import require_integer
 
 # Drawing the weights costs the same for any number of examples, so chunks are large.
 _DEFAULT_BATCH_SIZE = 1024

@@ -1,11 +1,9 @@
 """The weight of the KL divergence in the loss: one value per model."""
 
-import math
-
 import keras
 
+from keras_bmr.argument_checks import require_integer, require_positive
 from keras_bmr.layers.traversal import require_variational_layers
-from keras_bmr.layers.variational import checked_num_examples
 
 
 def set_num_examples(model: keras.Model, num_examples: int) -> None:
@@ -27,11 +25,11 @@ def set_num_examples(model: keras.Model, num_examples: int) -> None:
     Example:
         >>> keras_bmr.set_num_examples(model, num_examples=len(x_train))
     """
-    num_examples = checked_num_examples(num_examples)
+    require_integer("num_examples", num_examples, at_least=1)
     layers = require_variational_layers(model)
     factor = kl_factor(model)
     for layer in layers:
-        layer.num_examples = num_examples
+        layer.num_examples = int(num_examples)
     set_kl_factor(model, factor)
 
 
@@ -50,11 +48,7 @@ def set_kl_factor(model: keras.Model, factor: float) -> None:
     Example:
         >>> keras_bmr.objectives.set_kl_factor(model, 0.5)
     """
-    if not (factor >= 0 and math.isfinite(factor)):
-        raise ValueError(
-            "`factor` must be a non-negative finite float; 1 stands for the evidence "
-            f"lower bound. Received: factor={factor}"
-        )
+    require_positive("factor", factor, or_zero=True)
     for layer in require_variational_layers(model):
         layer.kl_weight.assign(factor / (layer.num_examples or 1))
 

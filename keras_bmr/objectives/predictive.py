@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bmr.argument_checks import require_integer
 from keras_bmr.layers.traversal import require_variational_layers
-from keras_bmr.objectives.checks import require_integer
 from keras_bmr.objectives.chunks import input_chunks
 from keras_bmr.posteriors.sampling import sampling
 

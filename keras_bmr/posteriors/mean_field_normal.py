@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.argument_checks import require_positive
 from keras_bmr.distributions import LogScaleNormal
 from keras_bmr.posteriors.posterior import Posterior
 from keras_bmr.posteriors.sampling import standard_normal
@@ -32,12 +33,8 @@ class MeanFieldNormal(Posterior):
     """
 
     def __init__(self, initial_scale: float = 0.018, gain: float = 10.0) -> None:
-        for name, value in (("initial_scale", initial_scale), ("gain", gain)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(
-                    f"Invalid value for `{name}`: expected a positive finite float. "
-                    f"Received: {name}={value}"
-                )
+        require_positive("initial_scale", initial_scale)
+        require_positive("gain", gain)
         self.initial_scale = float(initial_scale)
         self.gain = float(gain)
 
@@ -89,6 +86,11 @@ class MeanFieldNormal(Posterior):
         mask: tf.Tensor,
     ) -> None:
         """See `Posterior.assign`."""
+        if not isinstance(distribution, tfd.Normal):
+            raise ValueError(
+                "Expected a `tfd.Normal`, which is all that a mean-field Normal "
+                f"posterior can hold. Received: {distribution!r}"
+            )
         location.assign(tf.where(mask, distribution.loc, 0))
         stored = tf.math.log(distribution.scale) / self.gain
         log_scale = state["log_scale"]

@@ -100,5 +100,8 @@ class Posterior:
             state: The variables of `add_weights`.
             mask: Boolean tensor; where it is False the location becomes 0 and the
                 variables of `state` stay as they are.
+
+        Raises:
+            ValueError: If `distribution` is of another family.
         """
         raise NotImplementedError

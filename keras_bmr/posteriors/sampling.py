@@ -20,8 +20,8 @@ def sampling(seed: Any = None) -> Iterator[None]:
 
     Args:
         seed: Integer or scalar integer tensor. With it a draw depends on `seed`
-            and on the layer alone; without it each layer's own random stream
-            advances.
+            and on the layer alone, and leaves no trace in the noise of a training
+            that follows; without it each layer's own random stream advances.
 
     Yields:
         Nothing.

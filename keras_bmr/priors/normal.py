@@ -1,12 +1,12 @@
 """Zero-mean Normal prior with a scale that is given."""
 
-import math
 from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.argument_checks import require_positive
 from keras_bmr.priors.prior import Prior
 
 
@@ -25,11 +25,7 @@ class Normal(Prior):
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        if not (scale > 0 and math.isfinite(scale)):
-            raise ValueError(
-                "Invalid value for `scale`: expected a positive finite float, the "
-                f"prior's standard deviation. Received: scale={scale}"
-            )
+        require_positive("scale", scale)
         self.scale = float(scale)
 
     def distribution(

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.argument_checks import require_positive
 from keras_bmr.posteriors.sampling import standard_normal
 from keras_bmr.priors.prior import Prior
 
@@ -44,11 +45,7 @@ class ScaleMixtureNormal(Prior):
     ) -> None:
         arguments = {"concentration": concentration, "rate": rate, "factor": factor}
         for name, value in arguments.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(
-                    f"Invalid value for `{name}`: expected a positive finite float. "
-                    f"Received: {name}={value}"
-                )
+            require_positive(name, value)
         self.concentration = float(concentration)
         self.rate = float(rate)
         self.factor = float(factor)

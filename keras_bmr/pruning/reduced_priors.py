@@ -1,11 +1,10 @@
 """What a weight is reduced to, and from which log Bayes factor on."""
 
-import math
-
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.argument_checks import require_integer, require_positive
 from keras_bmr.identifiers import resolve
 from keras_bmr.pruning import defaults
 
@@ -18,10 +17,11 @@ class ReducedPrior:
 
     Args:
         distribution: A scalar `tfd` distribution, or one that broadcasts to the
-            shape of every weight.
+            shape of every weight. Its location, if it has one, is 0, which is what
+            pruned weights become.
 
     Raises:
-        ValueError: If `distribution` is none.
+        ValueError: If `distribution` is none, or lies elsewhere.
     """
 
     def __init__(self, distribution: tfd.Distribution) -> None:
@@ -32,6 +32,15 @@ class ReducedPrior:
             raise ValueError(
                 "Invalid value for `distribution`: expected a `tfd` distribution of "
                 f"scalars. Received: distribution={distribution!r}"
+            )
+        location = np.asarray(getattr(distribution, "loc", 0.0))
+        if np.any(location != 0):
+            raise ValueError(
+                "A reduced prior must be centred at 0, since weights that are pruned "
+                "become 0. For the evidence of another value call "
+                "`keras_bmr.reduction.model_reduction` on `layer.posterior(name)` and "
+                f"`layer.prior(name)`. Received: {type(distribution).__name__} with "
+                f"loc={location}"
             )
         self._distribution = distribution
 
@@ -120,22 +129,10 @@ class SpikeAndSlab(PointMass):
         margin: float = defaults.MARGIN,
     ) -> None:
         super().__init__()
-        arguments = {
-            "concentration1": concentration1,
-            "concentration0": concentration0,
-            "num_iterations": num_iterations,
-        }
-        for name, value in arguments.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(
-                    f"Invalid value for `{name}`: expected a positive finite number. "
-                    f"Received: {name}={value}"
-                )
-        if not (margin >= 0 and math.isfinite(margin)):
-            raise ValueError(
-                "Invalid value for `margin`: expected a non-negative finite number of "
-                f"nats. Received: margin={margin}"
-            )
+        require_positive("concentration1", concentration1)
+        require_positive("concentration0", concentration0)
+        require_integer("num_iterations", num_iterations, at_least=1)
+        require_positive("margin", margin, or_zero=True)
         self.margin = float(margin)
         self.concentration1 = float(concentration1)
         self.concentration0 = float(concentration0)

@@ -12,9 +12,6 @@ from tensorflow_probability import distributions as tfd
 import keras_bmr
 from keras_bmr import layers, priors
 
-# Keras itself, when it saves with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
-
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
 
@@ -251,6 +248,8 @@ def test_the_config_of_every_argument_comes_back():
         ({"prior": "cauchy"}, "prior='cauchy'"),
         ({"num_examples": 0}, "num_examples=0"),
         ({"num_examples": 1.5}, "num_examples=1.5"),
+        ({"num_examples": float("nan")}, "num_examples=nan"),
+        ({"num_examples": "many"}, "num_examples='many'"),
     ],
 )
 def test_invalid_arguments(options, message):
@@ -408,3 +407,20 @@ def test_masks_of_inputs_reach_the_layers_behind():
     embeddings.assign(embeddings + 9.0 * np.eye(6)[:, :1])
     np.testing.assert_allclose(model(long), expected, rtol=1e-6)
     assert np.any(model(np.array([[1, 2, 3, 0, 4]])) != expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_variables_of_half_precision_are_refused(dtype):
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(2, dtype=dtype, name="half")]
+    )
+    with pytest.raises(ValueError, match=f"'half'.*mixed_float16.*dtype='{dtype}'"):
+        keras_bmr.to_variational(model)
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have:UserWarning")
+def test_quantised_weights_are_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="small")])
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="'small'.*quantise after.*dtype='int8'"):
+        keras_bmr.to_variational(model)

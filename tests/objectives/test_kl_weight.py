@@ -134,7 +134,7 @@ def test_the_number_reaches_wrapped_and_nested_layers():
     assert np.isfinite(sum(model.losses))
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 2.5])
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, None, True, float("nan")])
 def test_invalid_numbers(wrong):
     model = model_of()
     with pytest.raises(ValueError, match=f"num_examples={wrong}"):
@@ -155,3 +155,5 @@ def test_models_without_built_bayesian_layers():
     unbuilt = keras.Sequential([layers.DenseVariational(1)])
     with pytest.raises(ValueError, match="not built yet.*dense_variational"):
         keras_bmr.set_num_examples(unbuilt, 3)
+    with pytest.raises(ValueError, match="Expected a `keras.Model`.*class dict"):
+        keras_bmr.set_num_examples({}, 3)

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+import keras_bmr
 from keras_bmr import posteriors
 
 
@@ -74,3 +75,13 @@ def test_names_and_configs():
     assert again.get_config() == family.get_config()
     with pytest.raises(ValueError, match="mean_field_normal.*posterior='gauss'"):
         posteriors.get("gauss")
+
+
+def test_another_family_is_not_taken_for_a_normal():
+    layer = keras_bmr.layers.DenseVariational(2)
+    layer.build((None, 3))
+    before = [weight.numpy() for weight in layer.weights]
+    with pytest.raises(ValueError, match="Expected a `tfd.Normal`.*Laplace"):
+        layer.assign_posterior("kernel", tfd.Laplace(tf.zeros((3, 2)), 1.0))
+    for weight, old in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), old)

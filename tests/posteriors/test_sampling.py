@@ -4,6 +4,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+import keras_bmr
 from keras_bmr import layers
 from keras_bmr.posteriors import sampling
 from keras_bmr.posteriors.sampling import (
@@ -156,3 +157,12 @@ def test_noise_takes_a_shape_known_at_run_time_only():
         return standard_normal(keras.ops.shape(x), tf.constant([1, 2]), x.dtype)
 
     assert draw(tf.zeros((5, 3))).shape == (5, 3)
+
+
+def test_a_seeded_draw_does_not_change_the_noise_of_training():
+    model = keras.Sequential([keras.Input((4,)), layers.DenseVariational(3)])
+    before = model.layers[0]._noise_seed.state.numpy()
+    with sampling(seed=1):
+        model(np.ones((2, 4), "float32"))
+    keras_bmr.predictive(model, np.ones((2, 4), "float32"), num_samples=3, seed=1)
+    np.testing.assert_array_equal(model.layers[0]._noise_seed.state.numpy(), before)

@@ -58,3 +58,9 @@ def test_distribution_becomes_a_reduced_prior():
     assert not reduced_prior.is_point_mass
     assert reduced_prior.threshold(np.zeros(3)) == 0.0
     assert reduced_priors.get(tfd.Deterministic(0.0)).is_point_mass
+
+
+@pytest.mark.parametrize("distribution", [tfd.Deterministic(1.0), tfd.Normal(0.5, 1.0)])
+def test_another_centre_than_zero_is_refused(distribution):
+    with pytest.raises(ValueError, match="centred at 0.*model_reduction.*with loc="):
+        reduced_priors.get(distribution)
