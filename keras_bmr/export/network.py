@@ -4,13 +4,15 @@ import dataclasses
 import re
 
 import keras
-import numpy as np
 
 from keras_bmr.layers import to_deterministic, variational_layers
+from keras_bmr.layers.checks import check_finite
+from keras_bmr.layers.cloning import clone_with, copy_layer
 
 # What the interpreter takes as an input and Keras can produce.
 _INPUT_DTYPES = ("float32", "int32", "int64", "int8", "uint8", "bool")
 _HALF_PRECISION = ("float16", "bfloat16")
+_OTHER_PRECISION = (*_HALF_PRECISION, "float64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +56,14 @@ def deterministic_network(model: keras.Model) -> keras.Model:
                 "expected `stateful=False`. Received: "
                 f"layer `{layer.name}` of type {type(layer).__name__}"
             )
-    _check_finite(model)
+    check_finite(model)
     if variational_layers(model):
         model = to_deterministic(model)
-        _check_finite(model)
+        check_finite(model)
     if not getattr(model, "inputs", None):
         model = _functional(model)
-    if _has_half_precision(model):
-        model = _in_float32(model)
+    if _computes_in(model, _OTHER_PRECISION):
+        model = clone_with(model, lambda layer: copy_layer(layer, _replace_dtype))
     return model
 
 
@@ -77,7 +79,8 @@ def reference(model: keras.Model, network: keras.Model) -> keras.Model:
         `network` where the model rounds to half precision or has no defined inputs.
     """
     same_inputs = bool(getattr(model, "inputs", None))
-    return model if same_inputs and not _has_half_precision(model) else network
+    half = _computes_in(model, _HALF_PRECISION)
+    return model if same_inputs and not half else network
 
 
 def input_specifications(
@@ -113,7 +116,8 @@ def input_specifications(
             )
         if tensor.dtype not in _INPUT_DTYPES:
             raise ValueError(
-                f"Expected inputs of dtype {', '.join(_INPUT_DTYPES)}. Received: "
+                f"Expected inputs of dtype {', '.join(_INPUT_DTYPES)}; build the model "
+                "with `keras.Input(shape, dtype=...)` of one of them. Received: "
                 f"input `{tensor.name}` of dtype {tensor.dtype}"
             )
         name = re.sub(r"\W", "_", tensor.name)
@@ -134,22 +138,6 @@ def call_flat(network: keras.Model, tensors: list) -> list:
     return keras.tree.flatten(network(inputs, training=False))
 
 
-def _check_finite(model: keras.Model) -> None:
-    """Raises if a variable holds nan or an infinity, and names its layer."""
-    for variable in model.variables:
-        if "float" not in variable.dtype:
-            continue
-        values = keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
-        num_bad = int(np.sum(~np.isfinite(values)))
-        if num_bad:
-            layer = variable.path.split("/")[-2:-1] or [model.name]
-            raise ValueError(
-                "Expected finite weights. Nothing was written. Received: layer "
-                f"`{layer[0]}` whose variable `{variable.path}` holds {num_bad} "
-                f"values (of {values.size}) that are nan or infinite"
-            )
-
-
 def _functional(model: keras.Model) -> keras.Model:
     """Returns a Functional model around a subclassed one of known input shape."""
     shape = (model.get_build_config() or {}).get("input_shape")
@@ -167,23 +155,9 @@ def _functional(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, model(inputs, training=False), name=model.name)
 
 
-def _has_half_precision(model: keras.Model) -> bool:
-    """Returns whether a layer computes in float16 or bfloat16."""
-    return any(
-        layer.compute_dtype in _HALF_PRECISION for layer in model._flatten_layers()
-    )
-
-
-def _in_float32(model: keras.Model) -> keras.Model:
-    """Returns a copy of a mixed precision model that computes in float32."""
-
-    def clone(layer):
-        config = layer.get_config()
-        return type(layer).from_config(_replace_dtype(config))
-
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
+def _computes_in(model: keras.Model, dtypes: tuple[str, ...]) -> bool:
+    """Returns whether a layer computes in one of the dtypes."""
+    return any(layer.compute_dtype in dtypes for layer in model._flatten_layers())
 
 
 def _replace_dtype(config):
@@ -191,7 +165,7 @@ def _replace_dtype(config):
     if isinstance(config, dict):
         return {
             key: "float32"
-            if key == "dtype" and "float16" in str(value)
+            if key == "dtype" and any(name in str(value) for name in _OTHER_PRECISION)
             else _replace_dtype(value)
             for key, value in config.items()
         }

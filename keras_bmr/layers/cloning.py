@@ -1,23 +1,40 @@
 """Copying a model layer by layer, with other layers in place of some."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
 from keras_bmr.layers.variational import Variational
 
 
-def copy_layer(layer: keras.Operation) -> keras.Operation:
+def copy_layer(
+    layer: keras.Operation,
+    change_config: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> keras.Operation:
     """A layer, or an operation of a Functional graph, made anew from its config.
 
     Args:
         layer: The layer or operation.
+        change_config: Maps the config to that of the copy.
 
     Returns:
         One of the same class, without the variables' values.
     """
-    return type(layer).from_config(layer.get_config())
+    config = change_config(layer.get_config())
+    if type(layer) is not keras.layers.Lambda:
+        return type(layer).from_config(config)
+    # Its config has the function as bytecode, which Keras refuses to run. The function
+    # itself is at hand.
+    config |= {
+        "function": layer.function,
+        "output_shape": layer._output_shape,
+        "mask": layer.mask,
+        "arguments": layer.arguments,
+    }
+    return keras.layers.Lambda(**config)
 
 
 def is_wrapper(layer: keras.layers.Layer) -> bool:
@@ -91,7 +108,10 @@ def clone_with(
         clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
     pairs = list(zip(within(model), within(clone), strict=True))
     for original, copied in pairs:
-        _copy_variables(original, copied)
+        if type(original) is type(copied):
+            _copy_state(original, copied)
+        else:
+            _copy_common_variables(original, copied)
     # Afterwards, since the random weights may belong to sublayers.
     for original, copied in pairs:
         if isinstance(original, Variational) and not isinstance(copied, Variational):
@@ -128,16 +148,29 @@ def within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     return layer._flatten_layers(include_self=True, recursive=True)
 
 
+def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Copies what Keras would save of a layer itself to one of the same class."""
+    # Variables alone are not enough: Normalization computes with tensors made of them,
+    # and a vocabulary is no variable.
+    store: dict[str, Any] = {}
+    source.save_own_variables(store)
+    if store:
+        target.load_own_variables(store)
+    if hasattr(source, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+
+
 def _own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     return layer._trainable_variables + layer._non_trainable_variables
 
 
-def _copy_variables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Copies the variables that both layers have."""
-    sources, targets = _own_variables(source), _own_variables(target)
-    if type(source) is not type(target):
-        by_name = {variable.name: variable for variable in targets}
-        sources = [variable for variable in sources if variable.name in by_name]
-        targets = [by_name[variable.name] for variable in sources]
-    for old, new in zip(sources, targets, strict=True):
-        new.assign(old)
+def _copy_common_variables(
+    source: keras.layers.Layer, target: keras.layers.Layer
+) -> None:
+    """Copies the variables that layers of two classes have in common."""
+    targets = {variable.name: variable for variable in _own_variables(target)}
+    for variable in _own_variables(source):
+        if variable.name in targets:
+            targets[variable.name].assign(variable)

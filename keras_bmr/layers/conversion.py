@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_bmr.argument_checks import require_integer
+from keras_bmr.layers.checks import check_finite
 from keras_bmr.layers.cloning import (
     clone_with,
     convert_wrapper,
@@ -15,10 +16,11 @@ from keras_bmr.layers.cloning import (
 )
 from keras_bmr.layers.registry import deterministic_class, variational_class
 from keras_bmr.layers.traversal import (
+    layers_named,
     require_variational_layers,
     variational_layers,
 )
-from keras_bmr.layers.variational import Variational, checked_num_examples
+from keras_bmr.layers.variational import Variational
 
 # Their few weights are scales and shifts that the next layer can undo, so that
 # uncertainty about them is not identified; they stay as they are.
@@ -42,8 +44,9 @@ def to_variational(
 ) -> keras.Model:
     """Copies a Keras model with Bayesian layers in place of its weight layers.
 
-    The posteriors start at the weights of the model. Normalisation layers and layers
-    without weights stay as they are. The model passed in is not changed.
+    The posteriors start at the weights of the model. Normalisation layers, layers
+    without weights and frozen layers (`trainable=False`), whose posteriors training
+    would never reach, stay as they are. The model passed in is not changed.
 
     Args:
         model: A built Sequential or Functional model; nested models, shared layers,
@@ -67,9 +70,10 @@ def to_variational(
         >>> bayesian = keras_bmr.to_variational(model, num_examples=60000)
     """
     _check_clonable(model)
-    _check_finite(model)
-    checked_num_examples(num_examples)
-    skipped = _within_named(model, skip)
+    check_finite(model)
+    if num_examples is not None:
+        require_integer("num_examples", num_examples, at_least=1)
+    skipped = layers_named(model, skip)
     options = {
         "posterior": posterior,
         "prior": prior,
@@ -99,8 +103,9 @@ def to_variational(
     if not layers:
         raise ValueError(
             f"Model '{model.name}' has no layer that could become Bayesian. Expected "
-            "at least one layer with weights besides normalisation layers and those "
-            f"of `skip`. Received: skip={list(skip)}"
+            "at least one layer with weights besides normalisation layers, frozen "
+            "layers (set `trainable=True` to train their posteriors) and those of "
+            f"`skip`. Received: skip={list(skip)}"
         )
     if num_examples is not None:
         # Layers that were Bayesian before have a number of their own.
@@ -120,13 +125,15 @@ def to_deterministic(model: keras.Model) -> keras.Model:
         A new, uncompiled model of plain Keras layers. Pruned weights are 0.
 
     Raises:
-        ValueError: If the model has no Bayesian layer, or is subclassed.
+        ValueError: If the model has no Bayesian layer, is subclassed, or has NaN or
+            infinite weights.
 
     Example:
         >>> network = keras_bmr.to_deterministic(bayesian)
     """
     _check_clonable(model)
     require_variational_layers(model)
+    check_finite(model)
 
     bayesian = {id(layer) for layer in variational_layers(model)}
 
@@ -161,22 +168,11 @@ def copy_model(model: keras.Model) -> keras.Model:
 
 def _stays_as_it_is(layer: keras.Operation) -> bool:
     # A node of a Functional graph may be an operation such as an addition.
-    return not isinstance(layer, keras.layers.Layer) or isinstance(
-        layer, (Variational, *_LEFT_DETERMINISTIC)
+    return (
+        not isinstance(layer, keras.layers.Layer)
+        or not layer.trainable
+        or isinstance(layer, (Variational, *_LEFT_DETERMINISTIC))
     )
-
-
-def _within_named(model: keras.Model, names: Sequence[str]) -> set[int]:
-    """The ids of the layers of these names and of all layers inside of them."""
-    layers = list(within(model))[1:]
-    known = {layer.name for layer in layers}
-    if unknown := sorted(set(names) - known):
-        raise ValueError(
-            f"`skip` names layers that model '{model.name}' does not have: {unknown}. "
-            f"Its layers are {sorted(known)}."
-        )
-    named = [layer for layer in layers if layer.name in names]
-    return {id(inner) for layer in named for inner in within(layer)}
 
 
 def _check_clonable(model: keras.Model) -> None:
@@ -192,16 +188,5 @@ def _check_clonable(model: keras.Model) -> None:
     if not model.built:
         raise ValueError(
             f"Model '{model.name}' is not built, so that it has no weights yet. Call "
-            "it on data once, or give it an `keras.Input`."
+            "it on data once, or give it a `keras.Input`."
         )
-
-
-def _check_finite(model: keras.Model) -> None:
-    for variable in model.weights:
-        value = variable.numpy()
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise ValueError(
-                f"Weight '{variable.path}' of model '{model.name}' has "
-                f"{int((~np.isfinite(value)).sum())} NaN or infinite values. Train or "
-                "load the model anew before converting it."
-            )

@@ -367,3 +367,28 @@ def test_reduced_model_in_blocks_is_exported_sparse(tmp_path):
     assert report.bytes < 0.3 * dense.bytes
     (outputs,) = run(path, x)
     np.testing.assert_allclose(outputs, reduced.predict(x, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_other_precisions_with_state_that_is_no_variable(dtype, tmp_path):
+    generator = np.random.default_rng(0)
+    scale = layers.Normalization()
+    scale.adapt(generator.normal(3.0, 5.0, size=(50, 8)))
+    stack = [
+        scale,
+        layers.Dense(6, activation="relu", dtype=dtype),
+        layers.Lambda(lambda x: 2 * x, dtype=dtype),
+        layers.Dense(3, dtype=dtype),
+    ]
+    network = keras.Sequential([keras.Input((8,)), *stack])
+    model = keras_bmr.to_variational(network, num_examples=10)
+    x = generator.normal(3.0, 5.0, size=(32, 8)).astype("float32")
+    path = tmp_path / "model.tflite"
+    keras_bmr.export_tflite(model, path, validation_data=x)
+    expected = np.asarray(keras.ops.cast(network(x), "float32"))
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[:1])
+    interpreter.invoke()
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(output, expected[:1], rtol=0.02, atol=0.1)
