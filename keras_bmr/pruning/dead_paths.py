@@ -7,15 +7,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.layers.linear import LinearVariational
+from keras_bmr.layers import (
+    Conv1DVariational,
+    Conv2DVariational,
+    Conv3DVariational,
+    DenseVariational,
+    LinearVariational,
+)
+from keras_bmr.layers.checks import check_finite
+from keras_bmr.layers.traversal import layers_named
 from keras_bmr.pruning.graph import Chain, chains
-from keras_bmr.pruning.posterior_weights import skipped_layers
 
+# A subclass may compute something else than its parent.
 _WEIGHT_LAYERS = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
+    DenseVariational,
+    Conv1DVariational,
+    Conv2DVariational,
+    Conv3DVariational,
 )
 # Each output depends on the input of the same place alone.
 _ELEMENTWISE = (
@@ -81,13 +89,14 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
         Number of weights that were pruned.
 
     Raises:
-        ValueError: If `skip` names an unknown layer.
+        ValueError: If `skip` names an unknown layer, or a weight is NaN or infinite.
 
     Example:
         >>> keras_bmr.pruning.remove_dead_paths(model)
         1250
     """
-    skipped = skipped_layers(model, skip)
+    skipped = layers_named(model, skip)
+    check_finite(model)
     found = chains(model, _is_weight_layer, _passes_units)
     units = [_units_of_inputs(chain) for chain in found]
     followed = [
@@ -111,15 +120,10 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
 
 
 def _is_weight_layer(layer: keras.layers.Layer) -> bool:
-    return (
-        isinstance(layer, LinearVariational)
-        and isinstance(layer, _WEIGHT_LAYERS)
-        and getattr(layer, "groups", 1) == 1
-    )
+    return type(layer) in _WEIGHT_LAYERS and getattr(layer, "groups", 1) == 1
 
 
 def _passes_units(layer: keras.layers.Layer) -> bool:
-    # A subclass may compute something else than its parent.
     if type(layer) not in _ELEMENTWISE + _MOVING:
         return False
     return _is_elementwise(getattr(layer, "activation", None))

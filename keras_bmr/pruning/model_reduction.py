@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.layers.traversal import layers_named
 from keras_bmr.pruning import (
     checks,
     criteria,
@@ -20,7 +21,6 @@ from keras_bmr.pruning import (
 from keras_bmr.pruning.posterior_weights import (
     PosteriorWeight,
     posterior_weights,
-    skipped_layers,
 )
 from keras_bmr.pruning.summary import LayerReduction, table
 from keras_bmr.pruning.weight_reduction import (
@@ -99,7 +99,7 @@ class ModelReduction:
         groups_class = groups.get(granularity)
         self._ranking = ranking
         checks.check_rule(self.criterion, threshold, sparsity, ranking)
-        skipped = skipped_layers(model, skip)
+        skipped = layers_named(model, skip)
         sources = posterior_weights(model)
         self._layout = _layout(sources)
         considered = {

@@ -1,7 +1,6 @@
 """Where the reduction of a model gets its posteriors and priors from."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -42,13 +41,16 @@ class PosteriorWeight:
         return self.layer.mask(self.name).numpy()
 
     def posterior(self) -> tfd.Distribution:
-        """The posterior; pruned entries hold some proper distribution."""
+        """The posterior; that of pruned entries is their prior."""
         posterior = self.layer.posterior(self.name)
-        if isinstance(posterior, tfd.Normal):
-            # Pruned entries are point masses, which have no density to compare.
-            scale = tf.where(self.layer.mask(self.name).value, posterior.scale, 1)
-            return tfd.Normal(posterior.loc, scale)
-        return posterior
+        if not isinstance(posterior, tfd.Normal) or self.alive().all():
+            return posterior
+        # Pruned entries are point masses, which have no density to compare. A
+        # posterior that equals the prior is proper under every reduced prior.
+        prior = self.prior()
+        mask = self.layer.mask(self.name).value
+        scale = tf.where(mask, posterior.scale, prior.stddev())
+        return tfd.Normal(posterior.loc, scale)
 
     def prior(self) -> tfd.Distribution:
         """The prior; broadcasts to the shape of the weight."""
@@ -80,27 +82,3 @@ def posterior_weights(model: keras.Model) -> list[PosteriorWeight]:
         for layer in require_variational_layers(model)
         for name in layer.random_weight_names
     ]
-
-
-def skipped_layers(model: keras.Model, skip: Sequence[str]) -> set[int]:
-    """Resolves a `skip=` argument.
-
-    Args:
-        model: A Keras model.
-        skip: Names of layers of the model; a nested model stands for all its layers.
-
-    Returns:
-        The ids (as of the built-in `id`) of the layers.
-
-    Raises:
-        ValueError: If `skip` is a string or names a layer that does not exist.
-    """
-    layers = list(model._flatten_layers(include_self=False))
-    names = [layer.name for layer in layers]
-    if isinstance(skip, str) or not set(skip) <= set(names):
-        raise ValueError(
-            f"`skip` must be a list of names of layers of model '{model.name}', which "
-            f"are {names}. Received: skip={skip!r}"
-        )
-    named = [layer for layer in layers if layer.name in skip]
-    return {id(inner) for layer in named for inner in layer._flatten_layers()}

@@ -289,3 +289,39 @@ def test_mixed_precision_counts_units_exactly():
     assert remove_dead_paths(model) == 2 * 2
     gone = ~first.mask("kernel").numpy().any(axis=(0, 1, 2))
     np.testing.assert_array_equal(np.flatnonzero(gone), [257, 299])
+
+
+class Residual(keras_bmr.layers.DenseVariational):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=training) + inputs
+
+
+def test_a_subclass_that_computes_something_else_is_left_alone():
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            Residual(8, num_examples=1),
+            Residual(8, num_examples=1),
+            keras_bmr.layers.DenseVariational(3, num_examples=1),
+        ]
+    )
+    for layer in model.layers:
+        # Nothing comes in and nothing goes out but what is passed by.
+        layer.prune("kernel", np.arange(8)[:, None] > np.zeros(layer.kernel.shape[-1]))
+        layer.bias.assign(np.ones(layer.bias.shape))
+    model.layers[1].prune("kernel", np.zeros((8, 8), bool))
+    x = inputs_for(model)
+    before = model(x).numpy()
+    assert remove_dead_paths(model) == 0
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = sparse_variational(lenet_300_100("relu"), 0.05)
+    kernel = variational_layers(model)[1].kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="dense.*kernel.*NaN or infinite"):
+        remove_dead_paths(model)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -377,3 +377,17 @@ def test_layer_without_anything_left_is_refused(dense_model):
         reduction.apply(dense_model)
     for old, variable in zip(before, dense_model.variables, strict=True):
         np.testing.assert_array_equal(old, variable.numpy().copy())
+
+
+@pytest.mark.parametrize("prior", ["empirical_bayes_normal", "layerwise_normal"])
+def test_pruned_weights_do_not_make_a_reduction_improper(prior):
+    layer = keras_bmr.layers.DenseVariational(3, prior=prior, num_examples=10)
+    model = keras.Sequential([keras.Input((4,)), layer])
+    keep = np.arange(12).reshape(4, 3) % 3 > 0
+    full = keras_bmr.ModelReduction(model, reduced_prior=tfd.Normal(0.0, 0.05))
+    layer.prune("kernel", keep)
+    pruned = keras_bmr.ModelReduction(model, reduced_prior=tfd.Normal(0.0, 0.05))
+    delta_f = pruned.delta_f(layer)
+    assert not delta_f[~keep].any()
+    if prior == "empirical_bayes_normal":
+        np.testing.assert_array_equal(delta_f[keep], full.delta_f(layer)[keep])

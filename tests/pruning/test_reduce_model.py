@@ -37,8 +37,6 @@ def test_copy_is_pruned_and_the_original_is_not(dense_model):
     np.testing.assert_allclose(reduced.predict(x, verbose=0), masked, atol=1e-5)
 
 
-# Keras writes its variables by way of `__array__`, which lacks NumPy 2's argument.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("prior", ["layerwise_normal", "scale_mixture_normal"])
 def test_pruned_weights_stay_zero_in_training(tmp_path, prior):
     model = keras.Sequential(
