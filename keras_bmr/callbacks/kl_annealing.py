@@ -1,6 +1,7 @@
 """Warm-up of the KL divergence."""
 
 import math
+import warnings
 
 import keras
 
@@ -45,6 +46,18 @@ class KLAnnealing(keras.callbacks.Callback):
         self.epochs = int(epochs)
         self.start = float(start)
         self.end = float(end)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Warns if training ends before the factor has reached its end."""
+        epochs = self.params.get("epochs")
+        if epochs is not None and epochs <= self.epochs:
+            warnings.warn(
+                f"KLAnnealing reaches the factor {self.end} in epoch "
+                f"{self.epochs + 1}, but training ends after epoch {epochs}, so that "
+                "the loss never becomes the one asked for. Train for longer, or take "
+                "fewer epochs of annealing.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the factor of the epoch."""

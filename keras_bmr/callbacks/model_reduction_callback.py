@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_bmr import pruning
 from keras_bmr.callbacks.reduction_schedule import ReductionSchedule
@@ -22,7 +23,8 @@ class ModelReductionCallback(keras.callbacks.Callback):
         criterion: What ranks the weights, see `ModelReduction`.
         reduced_prior: What weights are compared with, see `ModelReduction`.
         granularity: "weight" or "block", see `ModelReduction`.
-        skip: Names of layers to leave alone.
+        skip: Names of layers to leave alone; the sparsity of the schedule is that of
+            the others.
         verbose: Whether to print a line per round.
 
     Raises:
@@ -56,7 +58,7 @@ class ModelReductionCallback(keras.callbacks.Callback):
         self._options = {
             "criterion": pruning.criteria.get(criterion),
             "reduced_prior": reduced_prior,
-            "granularity": granularity,
+            "granularity": pruning.groups.get(granularity),
             "skip": skip,
             "verbose": False,
         }
@@ -78,17 +80,26 @@ class ModelReductionCallback(keras.callbacks.Callback):
         number = self.schedule.round_after(epoch)
         logs = {} if logs is None else logs
         logs["log_bayes_factor"] = 0.0
-        if number is not None and sparsity(self.model) < self.schedule.sparsity:
+        if number is not None and self._sparsity() < self.schedule.sparsity:
             logs["log_bayes_factor"] = self._reduce(epoch, number)
         logs["sparsity"] = sparsity(self.model)
 
+    def _sparsity(self) -> float:
+        """The share that is pruned of the weights that may be pruned."""
+        considered = pruning.groups.considered_weights(
+            self.model, self._options["granularity"], self._options["skip"]
+        )
+        masks = [weight.alive() for weight in considered.values()]
+        num_kept = sum(np.count_nonzero(mask) for mask in masks)
+        return 1 - num_kept / sum(mask.size for mask in masks)
+
     def _reduce(self, epoch: int, number: int) -> float:
-        target = self.schedule.target(number, sparsity(self.model))
+        target = self.schedule.target(number, self._sparsity())
         reduction = ModelReduction(
             self.model, sparsity=target, ranking=self.schedule.ranking, **self._options
         )
         reduction.apply(self.model)
-        remove_dead_paths(self.model)
+        remove_dead_paths(self.model, skip=self._options["skip"])
         if self.verbose:
             print(
                 f"\nEpoch {epoch + 1}: round {number + 1} of reduction, "

@@ -9,7 +9,14 @@ from keras_bmr.layers.registry import register_variational
 
 
 class ConvolutionVariational(LinearVariational):
-    """Mixin for the convolutions of Keras: their channels and their linear map."""
+    """Mixin for the convolutions of Keras: their channels and their linear map.
+
+    The default is flipout. Local reparameterisation would draw noise for every pixel
+    on its own, which takes longer than the convolution and, forgetting that pixels
+    share a kernel, trains posteriors that are too wide for kernels that are drawn.
+    """
+
+    ESTIMATORS = ("flipout", "local_reparameterization", "reparameterization")
 
     @property
     def _channel_axes(self) -> tuple[int, ...]:

@@ -57,8 +57,13 @@ def test_the_loss_of_a_compiled_step_follows():
 
 
 def test_a_resumed_fit_goes_on():
-    _, factors = fit(KLAnnealing(epochs=4), epochs=4, initial_epoch=2)
-    np.testing.assert_allclose(factors, [0.5, 0.5, 0.75, 0.75], rtol=1e-5)
+    _, factors = fit(KLAnnealing(epochs=4), epochs=5, initial_epoch=2)
+    np.testing.assert_allclose(factors, [0.5, 0.5, 0.75, 0.75, 1, 1], rtol=1e-5)
+
+
+def test_an_annealing_that_never_ends_is_said():
+    with pytest.warns(UserWarning, match="epoch 5, but training ends after epoch 4"):
+        fit(KLAnnealing(epochs=4), epochs=4)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +85,4 @@ def test_a_model_without_bayesian_layers_is_refused():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="has no Bayesian layer"):
-        model.fit(np.ones((4, 2)), np.ones((4, 1)), callbacks=[KLAnnealing()])
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), callbacks=[KLAnnealing()], epochs=6)
