@@ -1,4 +1,4 @@
-"""The whole path in two minutes: train, reduce by log evidence, fine-tune, export.
+"""The whole path: train, reduce by log evidence, fine-tune, export.
 
 Handwritten digits that ship with scikit-learn, no download. Leaves two .tflite files
 and prints a comparison of the dense and the pruned network.
@@ -65,7 +65,7 @@ def main() -> None:
     """Runs the example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", type=pathlib.Path, default="build")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)

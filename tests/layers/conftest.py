@@ -105,7 +105,12 @@ CASES = [
     Case(layers.LayerNormalizationVariational, {}, (4, 5)),
     Case(layers.BatchNormalizationVariational, {}, (4, 5)),
 ]
-LINEAR = [c for c in CASES if issubclass(c.layer_class, layers.LinearVariational)]
+LINEAR = [
+    (case, estimator)
+    for case in CASES
+    if issubclass(case.layer_class, layers.LinearVariational)
+    for estimator in case.layer_class.ESTIMATORS
+]
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -113,8 +118,9 @@ def case(request):
     return request.param
 
 
-@pytest.fixture(params=LINEAR, ids=str)
+@pytest.fixture(params=LINEAR, ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def linear_case(request):
+    """A linear layer and one of the estimators that it offers."""
     return request.param
 
 

@@ -71,14 +71,10 @@ def spread(layer, scale=0.3):
         weight.location.assign(generator.normal(size=weight.location.shape))
 
 
-@pytest.mark.parametrize(
-    "estimator", ["local_reparameterization", "flipout", "reparameterization"]
-)
-def test_mean_variance_and_covariance(linear_case, estimator):
-    if estimator not in linear_case.layer_class.ESTIMATORS:
-        pytest.skip("not offered by the layer")
-    layer = linear_case.make(estimator=estimator, seed=1)
-    inputs = linear_case.inputs(batch=2)
+def test_mean_variance_and_covariance(linear_case):
+    case, estimator = linear_case
+    layer = case.make(estimator=estimator, seed=1)
+    inputs = case.inputs(batch=2)
     layer(inputs)
     spread(layer)
     mean, covariance = exact_moments(layer, inputs)
