@@ -109,10 +109,6 @@ def fit_recipe(network: keras.Model, x, y, recipe: Recipe, verbose: int):
     fit = {"batch_size": 128, "verbose": verbose}
     compiled(network, recipe).fit(x, y, epochs=recipe.pretraining_epochs, **fit)
     model = keras_bmr.to_variational(network, num_examples=len(x))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            # One kernel per batch costs less than noise for every pixel.
-            layer.estimator = "flipout"
     schedule = ReductionSchedule(
         recipe.sparsity,
         start=recipe.warm_up_epochs,
