@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from keras_bmr.layers.variational import Variational
 from keras_bmr.pruning.criteria import Criterion
+from keras_bmr.pruning.posterior_weights import PosteriorWeight
 from keras_bmr.pruning.reduced_priors import ReducedPrior
 from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
 
@@ -45,7 +47,10 @@ def check_rule(
             f"`ranking` must be one of {RANKINGS}. Received: ranking={ranking!r}"
         )
     if threshold is not None and math.isnan(threshold):
-        raise ValueError(f"`threshold` must be a number. Received: {threshold}")
+        raise ValueError(
+            "`threshold` must be a number, the score above which groups are pruned. "
+            f"Received: threshold={threshold}"
+        )
     if threshold is None and sparsity is None and not criterion.is_log_bayes_factor:
         raise ValueError(
             f"Criterion {type(criterion).__name__} has no natural threshold: give "
@@ -54,22 +59,24 @@ def check_rule(
         )
 
 
-def check_something_left(masks: Iterable[tuple[str, str, np.ndarray]]) -> None:
+def check_something_left(
+    masks: Iterable[tuple[PosteriorWeight, np.ndarray]],
+) -> None:
     """Checks that every layer keeps a weight.
 
     Args:
-        masks: Name of the layer, name of the weight and its mask, which is False
-            where the weight is pruned.
+        masks: Weights with their masks, which are False where a weight is pruned.
 
     Raises:
         ValueError: If a layer would be left without any weight.
     """
-    left: dict[str, bool] = {}
-    for layer, weight, mask in masks:
+    # Layers of nested models may share a name.
+    left: dict[Variational, bool] = {}
+    for weight, mask in masks:
         # A bias alone passes nothing on.
-        if not weight.endswith("bias"):
-            left[layer] = left.get(layer, False) or bool(mask.any())
-    for name in (layer for layer, some in left.items() if not some):
+        if not weight.name.endswith("bias"):
+            left[weight.layer] = left.get(weight.layer, False) or bool(mask.any())
+    for name in (layer.name for layer, some in left.items() if not some):
         raise ValueError(
             f"Nothing would be left of layer '{name}', and no signal would pass it. "
             f"Leave it alone with `skip=['{name}']`, or prune less with a higher "

@@ -7,63 +7,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.layers import (
-    Conv1DVariational,
-    Conv2DVariational,
-    Conv3DVariational,
-    DenseVariational,
-    LinearVariational,
-)
+from keras_bmr.layers import LinearVariational
 from keras_bmr.layers.checks import check_finite
 from keras_bmr.layers.traversal import layers_named
 from keras_bmr.pruning.graph import Chain, chains
-
-# A subclass may compute something else than its parent.
-_WEIGHT_LAYERS = (
-    DenseVariational,
-    Conv1DVariational,
-    Conv2DVariational,
-    Conv3DVariational,
-)
-# Each output depends on the input of the same place alone.
-_ELEMENTWISE = (
-    keras.layers.Activation,
-    keras.layers.BatchNormalization,
-    keras.layers.Dropout,
-    keras.layers.ELU,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.LeakyReLU,
-    keras.layers.ReLU,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-# Each output depends on inputs of one channel alone, and is constant if they are.
-_MOVING = (
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.Reshape,
-)
-_ELEMENTWISE_ACTIVATIONS = frozenset(
-    keras.activations.get(name)
-    for name in (
-        "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh "
-        "leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink "
-        "softplus softsign squareplus tanh tanh_shrink threshold"
-    ).split()
+from keras_bmr.pruning.units import (
+    channel_axis,
+    is_weight_layer,
+    passes_units,
+    units_of_inputs,
 )
 
 
@@ -97,8 +49,8 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
     """
     skipped = layers_named(model, skip)
     check_finite(model)
-    found = chains(model, _is_weight_layer, _passes_units)
-    units = [_units_of_inputs(chain) for chain in found]
+    found = chains(model, is_weight_layer, passes_units)
+    units = [units_of_inputs(chain) for chain in found]
     followed = [
         (chain, unit_of_input)
         for chain, unit_of_input in zip(found, units, strict=True)
@@ -114,62 +66,6 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
         if id(chain.consumer) not in skipped:
             num_pruned += _fold_constants(chain, unit_of_input)
     return num_pruned
-
-
-# --- What the graph may consist of ---
-
-
-def _is_weight_layer(layer: keras.layers.Layer) -> bool:
-    return type(layer) in _WEIGHT_LAYERS and getattr(layer, "groups", 1) == 1
-
-
-def _passes_units(layer: keras.layers.Layer) -> bool:
-    if type(layer) not in _ELEMENTWISE + _MOVING:
-        return False
-    return _is_elementwise(getattr(layer, "activation", None))
-
-
-def _is_elementwise(activation: object) -> bool:
-    return activation is None or activation in _ELEMENTWISE_ACTIVATIONS
-
-
-def _channel_axis(layer: keras.layers.Layer) -> int:
-    """Axis of the units in the output of a layer, and of its inputs' channels."""
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-
-
-# --- Which unit an input of the next layer belongs to ---
-
-
-def _units_of_inputs(chain: Chain) -> np.ndarray | None:
-    """The producer's unit behind each input channel of the consumer.
-
-    None if there is no such thing, or the shapes are not known.
-    """
-    shape = (1, *chain.shape[1:])
-    axis = _channel_axis(chain.producer)
-    if not _is_elementwise(chain.producer.activation) or None in shape:
-        return None
-    layout = [1] * len(shape)
-    layout[axis] = shape[axis]
-    labels = np.broadcast_to(np.arange(float(shape[axis])).reshape(layout), shape)
-    # Moved as the signal is, the labels end up where their signals do. If a layer
-    # took the maximum or mean of several units, squares would not stay squares.
-    moved = _move(labels, chain)
-    if not np.allclose(_move(-np.square(labels), chain), -np.square(moved), rtol=1e-9):
-        return None
-    moved = np.moveaxis(np.round(moved), _channel_axis(chain.consumer), -1)
-    moved = moved.reshape(-1, moved.shape[-1]).astype(int)
-    return moved[0] if (moved == moved[:1]).all() else None
-
-
-def _move(labels: np.ndarray, chain: Chain) -> np.ndarray:
-    labels = tf.constant(labels)
-    for layer in chain.between:
-        if isinstance(layer, _MOVING):
-            # Not `layer(...)`, which casts to the precision of the layer.
-            labels = layer.call(labels)
-    return labels.numpy()
 
 
 # --- Fan-in and fan-out ---
@@ -203,7 +99,7 @@ def _fold_constants(chain: Chain, unit_of_input: np.ndarray) -> int:
     if not constant.any():
         return 0
     signal = _constant_signal(chain)
-    axis = _channel_axis(consumer)
+    axis = channel_axis(consumer)
     # A zero contributes nothing wherever it goes.
     by_input = np.moveaxis(signal, axis, -1).reshape(-1, signal.shape[axis])
     is_zero = (by_input == 0).all(axis=0)
@@ -246,11 +142,11 @@ def _contribution(
     if consumer.bias is None or "bias" in consumer.random_weight_names:
         return None
     layout = [1] * signal.ndim
-    layout[_channel_axis(consumer)] = folded.size
+    layout[channel_axis(consumer)] = folded.size
     kernel = consumer.posterior_means()["kernel"]
     inputs = tf.cast(signal * folded.reshape(layout), kernel.dtype)
     output = np.moveaxis(
-        np.asarray(consumer.linear(inputs, kernel)), _channel_axis(consumer), -1
+        np.asarray(consumer.linear(inputs, kernel)), channel_axis(consumer), -1
     )
     output = output.reshape(math.prod(output.shape[:-1]), -1)
     # Padding makes the borders differ.

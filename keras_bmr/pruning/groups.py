@@ -1,9 +1,12 @@
 """Which weights are pruned together: the granularity of a reduction."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
-from keras_bmr.pruning.posterior_weights import PosteriorWeight
+from keras_bmr.layers.traversal import layers_named
+from keras_bmr.pruning.posterior_weights import PosteriorWeight, posterior_weights
 
 BLOCK_LENGTH = 4
 
@@ -128,3 +131,37 @@ def get(granularity: str | type[ParameterGroups]) -> type[ParameterGroups]:
         f"Invalid value for `granularity`: expected one of {sorted(GRANULARITIES)} or "
         f"a subclass of `ParameterGroups`. Received: granularity={granularity!r}"
     )
+
+
+def considered_weights(
+    model: keras.Model, granularity: str | type[ParameterGroups], skip: Sequence[str]
+) -> dict[int, PosteriorWeight]:
+    """The weights that a reduction may prune.
+
+    Args:
+        model: A built model with Bayesian layers.
+        granularity: As for `get`.
+        skip: Names of layers to leave alone.
+
+    Returns:
+        At least one weight, by its position among the weights of the model.
+
+    Raises:
+        ValueError: If the model has no built Bayesian layer, `skip` names an unknown
+            layer, the granularity is unknown, or no weight is left.
+    """
+    groups_class = get(granularity)
+    skipped = layers_named(model, skip)
+    weights = posterior_weights(model)
+    considered = {
+        index: weight
+        for index, weight in enumerate(weights)
+        if id(weight.layer) not in skipped and groups_class.supports(weight)
+    }
+    if not considered:
+        raise ValueError(
+            f"Model '{model.name}' has no weight left to prune with "
+            f"granularity={granularity!r} and skip={skip!r}. Its weights with "
+            f"posteriors are {[weight.label for weight in weights]}."
+        )
+    return considered

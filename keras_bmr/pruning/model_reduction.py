@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
-from keras_bmr.layers.traversal import layers_named
 from keras_bmr.pruning import (
     checks,
     criteria,
@@ -18,10 +17,7 @@ from keras_bmr.pruning import (
     groups,
     reduced_priors,
 )
-from keras_bmr.pruning.posterior_weights import (
-    PosteriorWeight,
-    posterior_weights,
-)
+from keras_bmr.pruning.posterior_weights import PosteriorWeight, posterior_weights
 from keras_bmr.pruning.summary import LayerReduction, table
 from keras_bmr.pruning.weight_reduction import (
     WeightReduction,
@@ -99,20 +95,8 @@ class ModelReduction:
         groups_class = groups.get(granularity)
         self._ranking = ranking
         checks.check_rule(self.criterion, threshold, sparsity, ranking)
-        skipped = layers_named(model, skip)
-        sources = posterior_weights(model)
-        self._layout = _layout(sources)
-        considered = {
-            index: source
-            for index, source in enumerate(sources)
-            if id(source.layer) not in skipped and groups_class.supports(source)
-        }
-        if not considered:
-            raise ValueError(
-                f"Model '{model.name}' has no weight left to prune with "
-                f"granularity={granularity!r} and skip={skip!r}. Its weights with "
-                f"posteriors are {[source.label for source in sources]}."
-            )
+        considered = groups.considered_weights(model, granularity, skip)
+        self._layout = _layout(posterior_weights(model))
         # By the position among the weights of the model.
         self._weights: dict[int, WeightReduction] = {}
         num_weights = sum(math.prod(source.shape) for source in considered.values())
@@ -259,10 +243,7 @@ class ModelReduction:
                 f"weights {self._layout}. Received: {_layout(targets)}"
             )
         weights = list(self._weights.values())
-        checks.check_something_left(
-            (weight.source.layer.name, weight.source.name, weight.keep)
-            for weight in weights
-        )
+        checks.check_something_left((weight.source, weight.keep) for weight in weights)
         if write_back:
             checks.check_writable(weights, self.reduced_prior)
         for index, weight in self._weights.items():

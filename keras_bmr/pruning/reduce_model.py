@@ -75,7 +75,6 @@ def reduce_model(
     if sparsity is None:
         remove_dead_paths(reduced, skip=skip)
         check_something_left(
-            (weight.layer.name, weight.name, weight.alive())
-            for weight in posterior_weights(reduced)
+            (weight, weight.alive()) for weight in posterior_weights(reduced)
         )
     return reduced

@@ -6,7 +6,10 @@ import keras
 import numpy as np
 
 from keras_bmr.layers.registry import variational_class
-from keras_bmr.layers.traversal import variational_layers
+from keras_bmr.layers.traversal import (
+    require_variational_layers,
+    variational_layers,
+)
 
 
 def sparsity(model: keras.Model) -> float:
@@ -23,7 +26,8 @@ def sparsity(model: keras.Model) -> float:
         Share in [0, 1].
 
     Raises:
-        ValueError: If the model has no prunable weight.
+        ValueError: If the model has no prunable weight, or Bayesian layers that are
+            not built.
 
     Example:
         >>> keras_bmr.sparsity(reduced)
@@ -43,8 +47,8 @@ def sparsity(model: keras.Model) -> float:
 
 def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
     """Yields a boolean array for each prunable weight, False for zeros."""
-    if layers := variational_layers(model):
-        for layer in layers:
+    if variational_layers(model):
+        for layer in require_variational_layers(model):
             for name in layer.random_weight_names:
                 yield layer.mask(name).numpy()
         return

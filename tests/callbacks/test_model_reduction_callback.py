@@ -107,3 +107,29 @@ def test_the_schedule_must_be_one():
 def test_unknown_criterion_is_refused_at_once():
     with pytest.raises(ValueError, match="signal_to_noise"):
         ModelReductionCallback(ReductionSchedule(0.9), criterion="taste")
+
+
+def test_the_target_is_reached_by_the_layers_that_are_not_skipped(model, data):
+    schedule = ReductionSchedule(0.9, start=1, every=1, share=0.5)
+    output = model.get_layer("output").mask("kernel")
+    callback = ModelReductionCallback(schedule, skip=["output"])
+    epochs = int(schedule.last_epoch())
+    history = model.fit(*data, epochs=epochs, verbose=0, callbacks=[callback]).history
+    assert np.all(output.numpy())
+    kept = model.get_layer("hidden").mask("kernel").numpy()
+    # Dead paths may go beyond it.
+    assert kept.mean() <= 0.1 + 1 / kept.size
+    assert history["sparsity"][-1] == pytest.approx(keras_bmr.sparsity(model))
+
+
+def test_dead_paths_leave_skipped_layers_alone(model, data):
+    model.get_layer("hidden").prune("kernel", np.arange(20) > np.zeros((12, 1)))
+    schedule = ReductionSchedule(0.3, start=1, share=0.9)
+    callback = ModelReductionCallback(schedule, skip=["output"])
+    model.fit(*data, epochs=1, verbose=0, callbacks=[callback])
+    assert np.all(model.get_layer("output").mask("kernel").numpy())
+
+
+def test_unknown_granularity_is_refused_at_once():
+    with pytest.raises(ValueError, match="'block', 'weight'.*granularity='row'"):
+        ModelReductionCallback(ReductionSchedule(0.9), granularity="row")

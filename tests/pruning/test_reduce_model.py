@@ -213,3 +213,21 @@ def test_bayesian_biases_are_pruned_like_weights():
     reduction = ModelReduction(model, criterion="magnitude", sparsity=2 / 15)
     np.testing.assert_array_equal(reduction.keep("d", "bias"), [False, True, False])
     assert reduction.keep("d", "kernel").all()
+
+
+def test_a_layer_without_weights_is_noticed_where_another_has_its_name():
+    def part():
+        dense = keras.layers.Dense(4, name="dense")
+        return keras.Sequential([keras.Input((4,)), dense])
+
+    model = keras.Sequential([keras.Input((4,)), part(), part()])
+    model = keras_bmr.to_variational(model, num_examples=10)
+    first, second = keras_bmr.layers.variational_layers(model)
+    first.kernel.assign(np.ones((4, 4)))
+    second.kernel.assign(np.full((4, 4), 1e-6))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Nothing would be left of layer 'dense'"):
+        ModelReduction(model, criterion="magnitude", threshold=-1e-3).apply(model)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert first.mask("kernel").numpy().all()

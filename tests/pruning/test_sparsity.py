@@ -52,3 +52,11 @@ def test_model_without_weights_is_refused():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("relu")])
     with pytest.raises(ValueError, match="no prunable weight"):
         keras_bmr.sparsity(model)
+
+
+def test_models_that_are_not_built_or_none_are_refused():
+    model = keras.Sequential([keras_bmr.layers.DenseVariational(2, name="late")])
+    with pytest.raises(ValueError, match=r"not built yet.*\['late'\].*keras.Input"):
+        keras_bmr.sparsity(model)
+    with pytest.raises(ValueError, match="Expected a `keras.Model`.*class NoneType"):
+        keras_bmr.sparsity(None)
