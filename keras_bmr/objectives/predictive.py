@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bmr.argument_checks import require_integer
+from keras_bmr.layers.checks import check_finite
 from keras_bmr.layers.traversal import require_variational_layers
 from keras_bmr.objectives.chunks import input_chunks
 from keras_bmr.posteriors.sampling import sampling
@@ -57,8 +58,8 @@ def predictive(
         Array of shape (num_samples, examples, ...).
 
     Raises:
-        ValueError: If an argument is invalid, `x` holds no examples, or the model has
-            no Bayesian layer or more than one output.
+        ValueError: If an argument is invalid, `x` holds no examples, the model has
+            no Bayesian layer or more than one output, or an output is NaN.
 
     Example:
         >>> samples = keras_bmr.predictive(model, x_test, from_logits=True)
@@ -156,7 +157,9 @@ def _draws_by_chunk(
 
     def draws_of(chunk: Any) -> Iterator[np.ndarray]:
         for sample_seed in seeds:
-            yield draw(chunk, tf.constant(sample_seed)).numpy()
+            outputs = draw(chunk, tf.constant(sample_seed)).numpy()
+            _check_outputs(model, outputs)
+            yield outputs
             progress.add(1)
 
     num_seen = 0
@@ -168,6 +171,18 @@ def _draws_by_chunk(
     if target is None:
         progress.target = num_seen * num_samples
         progress.update(progress.target)
+
+
+def _check_outputs(model: keras.Model, outputs: np.ndarray) -> None:
+    """Refuses NaN, which averages would spread without a word."""
+    num_bad = np.count_nonzero(np.isnan(outputs))
+    if num_bad:
+        check_finite(model)
+        raise ValueError(
+            f"Model '{model.name}' has finite weights and gives NaN in {num_bad} of "
+            f"{outputs.size} outputs of a chunk. Check `x` for NaN and infinite values "
+            "and for numbers too large for the precision of the model."
+        )
 
 
 def _compiled_draw(model: keras.Model, spec: Any, from_logits: bool) -> Callable:

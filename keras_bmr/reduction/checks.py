@@ -27,7 +27,8 @@ def check_alike(
     if len(set(dtypes)) > 1:
         raise ValueError(
             "posterior, prior and reduced_prior must have the same dtype. "
-            f"Received: {', '.join(dtypes)}"
+            f"Received: {', '.join(dtypes)}. Give their parameters as tensors of one "
+            "dtype, for example `tf.constant(0.1, tf.float64)`."
         )
     shapes = [argument.event_shape for argument in arguments.values()]
     if not all(shape.is_compatible_with(shapes[0]) for shape in shapes):

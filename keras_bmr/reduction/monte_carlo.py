@@ -57,7 +57,8 @@ def monte_carlo_delta_f(
     Raises:
         TypeError: If an argument is not a distribution.
         ValueError: If `num_samples` is below 2, data types or event shapes
-            differ, or an argument is a point mass.
+            differ, an argument is a point mass, or the ratio of the priors is NaN
+            or infinite at a sample (not checked inside a `tf.function`).
 
     Example:
     >>> tfd = tfp.distributions
@@ -93,6 +94,14 @@ def monte_carlo_delta_f(
     for _ in range(rank - posterior.batch_shape.rank):
         samples = tf.expand_dims(samples, axis=1)
     log_ratio = reduced_prior.log_prob(samples) - prior.log_prob(samples)
+    if tf.executing_eagerly() and not bool(tf.reduce_all(log_ratio < float("inf"))):
+        count = int(tf.math.count_nonzero(~(log_ratio < float("inf"))))
+        raise ValueError(
+            "The ratio of reduced prior and prior must be finite at samples of the "
+            f"posterior. Received: NaN or infinity for {count} of "
+            f"{log_ratio.shape.num_elements()} samples. Check the parameters for NaN, "
+            "and that the prior has a density wherever the posterior has one."
+        )
 
     log_count = tf.math.log(tf.cast(num_samples, log_ratio.dtype))
     delta_f = tf.reduce_logsumexp(log_ratio, axis=0) - log_count

@@ -344,3 +344,21 @@ def test_batch_size_of_a_dataset_is_refused():
     dataset = tf.data.Dataset.from_tensor_slices(inputs(4)).batch(2)
     with pytest.raises(ValueError, match=r"rebatch\(3\).*batch_size=3"):
         predictive(linear_model(), dataset, batch_size=3)
+
+
+@pytest.mark.parametrize("function", [predictive, predictive_moments])
+def test_nan_is_refused_and_its_source_named(function):
+    model = linear_model()
+    x = inputs(3)
+    x[1, 0] = np.nan
+    with pytest.raises(ValueError, match="finite weights and gives NaN in .*Check `x`"):
+        function(model, x, num_samples=2)
+    kernel = model.layers[0].kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(ValueError, match="Expected finite weights.*kernel"):
+        function(model, inputs(3), num_samples=2)
+
+
+def test_inputs_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="axis -1 .* value 3.*None, 2"):
+        predictive(linear_model(), inputs(3)[:, :-1], num_samples=2)

@@ -83,3 +83,15 @@ def test_bad_arguments_raise():
         monte_carlo_delta_f(normal, normal, tfd.Deterministic(0.0))
     with pytest.raises(TypeError, match="`posterior` must be"):
         monte_carlo_delta_f(None, normal, normal)
+
+
+@pytest.mark.parametrize(
+    "posterior, prior",
+    [
+        (tfd.Normal(float("nan"), 1.0), tfd.Normal(0.0, 1.0)),
+        (tfd.Normal(0.0, 1.0), tfd.Uniform(-0.5, 0.5)),
+    ],
+)
+def test_ratios_that_do_not_exist_are_refused(posterior, prior):
+    with pytest.raises(ValueError, match="must be finite.*of 100 samples.*for NaN"):
+        monte_carlo_delta_f(posterior, prior, tfd.Normal(0.0, 0.5), 100, seed=0)
