@@ -1,10 +1,10 @@
 """Warm-up of the KL divergence."""
 
-import math
 import warnings
 
 import keras
 
+from keras_bmr.argument_checks import require_integer, require_positive
 from keras_bmr.objectives import set_kl_factor
 
 
@@ -34,15 +34,9 @@ class KLAnnealing(keras.callbacks.Callback):
 
     def __init__(self, epochs: int = 5, start: float = 0.0, end: float = 1.0) -> None:
         super().__init__()
-        if int(epochs) != epochs or epochs < 1:
-            raise ValueError(
-                f"`epochs` must be a positive integer. Received: epochs={epochs}"
-            )
-        if not (start >= 0 and end > 0 and math.isfinite(start + end)):
-            raise ValueError(
-                "`start` must be non-negative and `end` positive, both finite. "
-                f"Received: start={start}, end={end}"
-            )
+        require_integer("epochs", epochs, at_least=1)
+        require_positive("start", start, or_zero=True)
+        require_positive("end", end)
         self.epochs = int(epochs)
         self.start = float(start)
         self.end = float(end)

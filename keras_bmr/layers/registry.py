@@ -75,11 +75,26 @@ def deterministic_class(variational: type) -> type:
         The Keras layer class.
 
     Raises:
-        ValueError: If no base of the class is registered.
+        ValueError: If no base of the class is registered, or the class computes
+            something else than the registered one.
     """
     for base in variational.__mro__:
-        if base in _VARIATIONAL:
-            return base
+        if base not in _VARIATIONAL:
+            continue
+        registered = _VARIATIONAL[base]
+        changed = [
+            name
+            for name in ("build", "call", "linear")
+            if getattr(variational, name, None) is not getattr(registered, name, None)
+        ]
+        if changed:
+            raise ValueError(
+                f"{variational.__name__} overrides {changed} of {registered.__name__}, "
+                f"so that {base.__name__} may compute something else. Derive "
+                f"{variational.__name__} from a Keras layer that computes the same and "
+                "register it with `keras_bmr.layers.register_variational`."
+            )
+        return base
     raise ValueError(
         f"{variational.__name__} stands for no Keras layer. Register it with "
         "`keras_bmr.layers.register_variational`. Known: "

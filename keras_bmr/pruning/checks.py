@@ -1,6 +1,7 @@
 """What must hold before a model is reduced."""
 
 import math
+import numbers
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -37,19 +38,23 @@ def check_rule(
             "Give either `threshold` or `sparsity`, not both. Received: "
             f"threshold={threshold}, sparsity={sparsity}"
         )
-    if sparsity is not None and not 0 <= sparsity < 1:
+    if sparsity is not None and not (
+        isinstance(sparsity, numbers.Real) and 0 <= sparsity < 1
+    ):
         raise ValueError(
             "`sparsity` must lie in [0, 1), the share of the weights that shall be "
-            f"zero. Received: sparsity={sparsity}"
+            f"zero. Received: sparsity={sparsity!r}"
         )
     if ranking not in RANKINGS:
         raise ValueError(
             f"`ranking` must be one of {RANKINGS}. Received: ranking={ranking!r}"
         )
-    if threshold is not None and math.isnan(threshold):
+    if threshold is not None and not (
+        isinstance(threshold, numbers.Real) and not math.isnan(threshold)
+    ):
         raise ValueError(
             "`threshold` must be a number, the score above which groups are pruned. "
-            f"Received: threshold={threshold}"
+            f"Received: threshold={threshold!r}"
         )
     if threshold is None and sparsity is None and not criterion.is_log_bayes_factor:
         raise ValueError(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_bmr.layers import LinearVariational
 from keras_bmr.layers.checks import check_finite
-from keras_bmr.layers.traversal import layers_named
+from keras_bmr.layers.traversal import layers_named, require_variational_layers
 from keras_bmr.pruning.graph import Chain, chains
 from keras_bmr.pruning.units import (
     channel_axis,
@@ -29,9 +29,9 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
     This happens between two Bayesian layers, dense or convolutions, with activations,
     dropout, batch normalisation, pooling and Flatten in between. Where the graph
     branches, where a layer is shared, where a convolution pads a constant other than
-    zero or something else stands in between, nothing is done. In training the output
-    may differ: a constant that came through dropout or an uncertain weight was noisy,
-    and is not any more.
+    zero or something else stands in between, nothing is done. The output stays the same
+    up to rounding in the precision of the layers. In training it may differ: a constant
+    that came through dropout or an uncertain weight was noisy, and is not any more.
 
     Args:
         model: A built Keras model; it is changed in place.
@@ -41,13 +41,15 @@ def remove_dead_paths(model: keras.Model, skip: Sequence[str] = ()) -> int:
         Number of weights that were pruned.
 
     Raises:
-        ValueError: If `skip` names an unknown layer, or a weight is NaN or infinite.
+        ValueError: If the model has no built Bayesian layer, `skip` names an unknown
+            layer, or a weight is NaN or infinite.
 
     Example:
         >>> keras_bmr.pruning.remove_dead_paths(model)
         1250
     """
     skipped = layers_named(model, skip)
+    require_variational_layers(model)
     check_finite(model)
     found = chains(model, is_weight_layer, passes_units)
     units = [units_of_inputs(chain) for chain in found]

@@ -71,6 +71,7 @@ def test_an_annealing_that_never_ends_is_said():
     [
         ({"epochs": 0}, "epochs=0"),
         ({"epochs": 1.5}, "epochs=1.5"),
+        ({"epochs": float("nan")}, "`epochs` must be an integer.*epochs=nan"),
         ({"start": -0.1}, "start=-0.1"),
         ({"end": 0.0}, "end=0.0"),
         ({"end": float("nan")}, "end=nan"),

@@ -395,3 +395,32 @@ def test_keras_applications(name):
     assert [each.name for each in layers.variational_layers(bayesian)] == with_kernels
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     np.testing.assert_allclose(bayesian(x), model(x), atol=1e-6)
+
+
+def test_a_subclass_that_computes_something_else_has_no_keras_layer():
+    class Same(layers.DenseVariational):
+        pass
+
+    class Residual(layers.DenseVariational):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training) + inputs
+
+    x = np.ones((2, 4), "float32")
+    model = keras.Sequential([keras.Input((4,)), Same(4)])
+    back = keras_bmr.to_deterministic(model)
+    np.testing.assert_allclose(back(x), model(x), atol=1e-6)
+    model = keras.Sequential([keras.Input((4,)), Residual(4)])
+    with pytest.raises(ValueError, match=r"Residual overrides \['call'\] of Dense"):
+        keras_bmr.to_deterministic(model)
+
+
+def test_a_layer_shared_between_a_model_and_one_inside_stays_shared():
+    shared = keras.layers.Dense(4)
+    inner = keras.Sequential([keras.Input((4,)), shared, keras.layers.Dense(4)])
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Add()([shared(inputs), inner(inputs)])
+    model = keras.Model(inputs, outputs)
+    bayesian = keras_bmr.to_variational(model, num_examples=10)
+    assert len(layers.variational_layers(bayesian)) == len(bayesian.losses) == 2
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(bayesian(x), model(x), atol=1e-6)

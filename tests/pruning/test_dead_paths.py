@@ -325,3 +325,11 @@ def test_weights_that_are_not_finite_are_refused():
         remove_dead_paths(model)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_models_that_are_not_built_or_not_bayesian_are_refused():
+    late = keras.Sequential([keras_bmr.layers.DenseVariational(2, name="late")])
+    with pytest.raises(ValueError, match=r"not built yet.*\['late'\]"):
+        remove_dead_paths(late)
+    with pytest.raises(ValueError, match="no Bayesian layer"):
+        remove_dead_paths(lenet_300_100("relu"))
