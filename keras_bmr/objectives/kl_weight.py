@@ -64,6 +64,10 @@ def kl_factor(model: keras.Model) -> float:
 
     Raises:
         ValueError: If the model has no built Bayesian layer.
+
+    Example:
+        >>> keras_bmr.objectives.kl_factor(model)
+        1.0
     """
     layer = require_variational_layers(model)[0]
     weight = float(layer.kl_weight.numpy())
