@@ -10,8 +10,6 @@ import tensorflow as tf
 import keras_bmr
 
 pytest.importorskip("ai_edge_litert")
-# Keras saves variables by a NumPy protocol that NumPy 2 calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
 PATH = pathlib.Path(__file__).parents[2] / "examples" / "pretrained.py"
 
 
