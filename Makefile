@@ -7,6 +7,9 @@ INSTALLED := $(VENV)/installed
 # The library runs on the TensorFlow backend, whatever ~/.keras/keras.json says.
 export KERAS_BACKEND := tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# TensorFlow leaves oneDNN off on some x86 processors, where it is up to three times
+# faster for convolutions all the same.
+export TF_ENABLE_ONEDNN_OPTS ?= 1
 
 .PHONY: demo test lint clean
 
