@@ -1,6 +1,9 @@
 """Distributions that TensorFlow Probability lacks; importing registers their KLs."""
 
-from keras_bmr.distributions import log_normal_gamma
+from keras_bmr.distributions import (
+    log_normal_gamma,
+    truncated_log_normal_divergence,
+)
 from keras_bmr.distributions.log_scale_normal import LogScaleNormal
 from keras_bmr.distributions.log_uniform import LogUniform
 from keras_bmr.distributions.numerics import log_normal_mass
@@ -12,4 +15,5 @@ __all__ = [
     "TruncatedLogNormal",
     "log_normal_gamma",
     "log_normal_mass",
+    "truncated_log_normal_divergence",
 ]

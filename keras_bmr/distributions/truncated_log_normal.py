@@ -1,4 +1,4 @@
-"""The log-normal distribution truncated to an interval, and its KL divergences."""
+"""The log-normal distribution truncated to an interval."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_bmr.distributions.log_uniform import (
-    LogUniform,
     bound_rounding,
     check_log_bounds,
     common_dtype,
 )
 from keras_bmr.distributions.numerics import (
     IntervalQuadrature,
-    expm1_minus,
     interval_quadrature,
     log_normal_mass,
 )
+from keras_bmr.distributions.truncated_normal_draw import truncated_normal_draw
 from keras_bmr.distributions.truncated_normal_quantile import (
     truncated_normal_quantile,
 )
@@ -30,7 +29,7 @@ class TruncatedLogNormal(tfd.Distribution):
     """A positive variable whose logarithm is a truncated normal.
 
     `x = log(theta)` follows N(loc, scale^2) truncated to [log_low, log_high].
-    Everything is computed in float64 and cast to the dtype of the parameters:
+    All but samples is computed in float64 and cast to the dtype of the parameters:
     the moments of a truncated normal are differences that float32 cannot hold,
     and there is one such variable per unit or channel, not per weight.
 
@@ -181,12 +180,24 @@ class TruncatedLogNormal(tfd.Distribution):
         return tf.constant([], tf.int32)
 
     def _sample_n(self, n: tf.Tensor, seed: tf.Tensor = None) -> tf.Tensor:
-        shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+        batch_shape = self.batch_shape_tensor()
         # Philox: the default algorithm is far slower under XLA.
         uniform = tf.random.stateless_uniform(
-            shape, tfp.random.sanitize_seed(seed), dtype=tf.float64, alg="philox"
+            tf.concat([[n], batch_shape], axis=0),
+            tfp.random.sanitize_seed(seed),
+            dtype=self.dtype,
+            alg="philox",
         )
-        return self._quantile(uniform)
+        if self.dtype == tf.float64:
+            return self._quantile(uniform)
+        # Draws are made for every example of a batch, and need no double precision.
+        parameters = (
+            tf.broadcast_to(value, batch_shape)
+            for value in (self._loc, self._scale, self._log_low, self._log_high)
+        )
+        # The midpoints of the intervals that the noise stands for are never 0 or 1.
+        uniform += 2.0**-24
+        return tf.exp(truncated_normal_draw(uniform, *parameters))
 
     def _quantile(self, value: tf.Tensor) -> tf.Tensor:
         # 0 and 1 have finite quantiles but infinite standard ones.
@@ -234,49 +245,3 @@ class TruncatedLogNormal(tfd.Distribution):
         return tfp.bijectors.Sigmoid(
             low=tf.exp(self._log_low), high=tf.exp(self._log_high)
         )
-
-
-@tfd.RegisterKL(TruncatedLogNormal, LogUniform)
-def kl_truncated_log_normal_log_uniform(
-    posterior: TruncatedLogNormal, prior: LogUniform, name: str | None = None
-) -> tf.Tensor:
-    """Returns KL(truncated log-normal || log-uniform), of the batch shape.
-
-    With L the length of the prior's log interval, `al`, `be` the bounds of the
-    posterior in standard units and Z its mass before truncation,
-
-        KL = log L - log scale - log Z - 1/2 log(2 pi e)
-             - (al phi(al) - be phi(be)) / (2 Z)
-
-    which cancels for wide and for far-off posteriors. It is evaluated as
-
-        KL = log(L / w) + E_u[expm1(g) g] / (1 + c) - log1p(c),  c = E_u[exp(g)-1-g]
-
-    with E_u the uniform average over the part of the interval, of length w, that
-    carries the mass, and g the log density less its average there.
-
-    Args:
-        posterior: `TruncatedLogNormal`.
-        prior: `LogUniform`; the KL is infinite where it is the narrower one.
-        name: Optional name scope.
-
-    Returns:
-        Tensor in nats, of the posterior's dtype.
-
-    References:
-        Neklyudov et al. arXiv:1705.07283, section 3.2.
-    """
-    with tf.name_scope(name or "kl_truncated_log_normal_log_uniform"):
-        rule = posterior._quadrature()
-        prior_low = tf.cast(prior.log_low, tf.float64)
-        prior_high = tf.cast(prior.log_high, tf.float64)
-        _, _, low, high = posterior._double()
-        centered = rule.exponent - tf.reduce_sum(
-            rule.weights * rule.exponent, axis=-1, keepdims=True
-        )
-        growth = tf.reduce_sum(rule.weights * expm1_minus(centered), axis=-1)
-        rise = tf.reduce_sum(rule.weights * tf.math.expm1(centered) * centered, axis=-1)
-        divergence = tf.math.log((prior_high - prior_low) / rule.width)
-        divergence += rise / (1 + growth) - tf.math.log1p(growth)
-        covered = (prior_low <= low) & (high <= prior_high)
-        return tf.cast(tf.where(covered, divergence, math.inf), posterior.dtype)

@@ -28,6 +28,9 @@ from keras_bmr.layers.embedding import (
 from keras_bmr.layers.linear import (
     LinearVariational,
 )
+from keras_bmr.layers.multiplicative_noise import (
+    MultiplicativeNoise,
+)
 from keras_bmr.layers.normalization import (
     BatchNormalizationVariational,
     LayerNormalizationVariational,
@@ -74,6 +77,7 @@ __all__ = [
     "LayerNormalizationVariational",
     "LinearVariational",
     "MultiHeadAttentionVariational",
+    "MultiplicativeNoise",
     "SeparableConv1DVariational",
     "SeparableConv2DVariational",
     "SimpleRNNVariational",

@@ -14,7 +14,7 @@ from keras_bmr.layers.cloning import (
     is_wrapper,
     within,
 )
-from keras_bmr.layers.registry import deterministic_class, variational_class
+from keras_bmr.layers.registry import variational_class
 from keras_bmr.layers.traversal import (
     layers_named,
     require_variational_layers,
@@ -142,7 +142,7 @@ def to_deterministic(model: keras.Model) -> keras.Model:
             return convert_wrapper(layer, convert)
         if not isinstance(layer, Variational):
             return copy_layer(layer)
-        return deterministic_class(type(layer)).from_config(layer.parent_config())
+        return layer.deterministic_layer()
 
     return clone_with(model, convert)
 

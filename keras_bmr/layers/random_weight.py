@@ -50,19 +50,22 @@ class KLRegularizer(keras.regularizers.Regularizer):
         return tf.cast(loss, keras.backend.floatx())
 
 
-class PrunedStayZero(keras.constraints.Constraint):
+class PrunedStay(keras.constraints.Constraint):
     """Undoes what an optimiser does to pruned entries without a gradient.
 
     They have none, but momentum from before the pruning would still move them. A
     constraint of the user's stays in force.
     """
 
-    def __init__(self, mask: keras.Variable, user_constraint: Any) -> None:
+    def __init__(
+        self, mask: keras.Variable, pruned_location: float, user_constraint: Any
+    ) -> None:
         self._mask = mask
+        self._pruned_location = pruned_location
         self._user_constraint = user_constraint
 
     def __call__(self, value: Any) -> tf.Tensor:
-        """Returns the value with zeros where the weight is pruned."""
+        """Returns the value with the location of a pruned weight where it is one."""
         if self._user_constraint is not None:
             value = self._user_constraint(value)
         value = tf.convert_to_tensor(value)
@@ -71,7 +74,7 @@ class PrunedStayZero(keras.constraints.Constraint):
         return tf.cond(
             tf.reduce_all(mask),
             lambda: value,
-            lambda: tf.where(mask, value, tf.zeros((), value.dtype)),
+            lambda: tf.where(mask, value, tf.cast(self._pruned_location, value.dtype)),
         )
 
 

@@ -17,10 +17,12 @@ from keras_bmr import posteriors, priors
 from keras_bmr.argument_checks import require_integer
 from keras_bmr.layers.random_weight import (
     KLRegularizer,
-    PrunedStayZero,
+    PrunedStay,
     RandomWeight,
 )
+from keras_bmr.layers.registry import deterministic_class
 from keras_bmr.layers.substitution import call_with_values
+from keras_bmr.layers.variable_paths import variable_at
 from keras_bmr.layers.weights_with_posteriors import WeightsWithPosteriors
 from keras_bmr.posteriors.sampling import fold_in, fold_replica, is_sampling, scope_seed
 
@@ -162,7 +164,9 @@ class Variational(WeightsWithPosteriors):
             # Outside `call`, where the KL is computed, nothing is autocast; inside,
             # half precision would round the location before it is scaled.
             location.regularizer = KLRegularizer(self, name, location.regularizer)
-            location.constraint = PrunedStayZero(mask, location.constraint)
+            location.constraint = PrunedStay(
+                mask, self._posterior_family.pruned_location, location.constraint
+            )
         if not random:
             raise ValueError(
                 f"Layer '{self.name}' has no weight that could get a posterior, none "
@@ -235,6 +239,10 @@ class Variational(WeightsWithPosteriors):
                 # The factor of annealing is what counts, not the size of other data.
                 self.kl_weight.assign(self.kl_weight.value * (saved / own))
 
+    def deterministic_layer(self) -> keras.layers.Layer:
+        """A new Keras layer that computes the same, given the means as its weights."""
+        return deterministic_class(type(self)).from_config(self.parent_config())
+
     def parent_config(self) -> dict[str, Any]:
         """The arguments of the Keras parent's constructor alone."""
         return super().get_config()
@@ -256,17 +264,5 @@ def _variables_at(
     layer: keras.layers.Layer, paths: Mapping[str, str]
 ) -> dict[str, keras.Variable]:
     """The variables at the paths of attributes that the layer has."""
-    found = {}
-    for name, path in paths.items():
-        *sublayers, attribute = path.split(".")
-        owner = layer
-        for sublayer in sublayers:
-            owner = getattr(owner, sublayer, None)
-        # `kernel` is a property over `_kernel` in some Keras layers, and a plain
-        # attribute in others.
-        variable = getattr(owner, f"_{attribute}", None)
-        if variable is None:
-            variable = getattr(owner, attribute, None)
-        if variable is not None:
-            found[name] = variable
-    return found
+    found = {name: variable_at(layer, path) for name, path in paths.items()}
+    return {name: value for name, value in found.items() if value is not None}

@@ -144,8 +144,8 @@ class WeightsWithPosteriors:
                 f"keep.shape={tuple(keep.shape)}"
             )
         weight.mask.assign(tf.logical_and(weight.mask.value, keep))
-        location = weight.location
-        location.assign(tf.where(weight.mask.value, location.value, 0))
+        location, pruned = weight.location, self._posterior_family.pruned_location
+        location.assign(tf.where(weight.mask.value, location.value, pruned))
 
     def assign_posterior(self, name: str, distribution: tfd.Distribution) -> None:
         """Writes a posterior, a reduced one for example, into the variables.
@@ -176,13 +176,18 @@ class WeightsWithPosteriors:
             means: Tensors with the shapes of the weights, by name.
 
         Raises:
-            ValueError: If the layer has no such weight.
+            ValueError: If the layer has no such weight, or its family of posteriors
+                no member of that mean.
         """
         for name, mean in means.items():
             weight = self._random_weight(name)
             mean = tf.cast(tf.convert_to_tensor(mean), weight.location.dtype)
             scale = self._prior_family.expected_scale(weight.prior_state)
-            weight.location.assign(mean if scale is None else mean / scale)
+            self._posterior_family.assign_mean(
+                mean if scale is None else mean / scale,
+                weight.location,
+                weight.posterior_state,
+            )
 
     def posterior_means(self) -> dict[str, tf.Tensor]:
         """The means of the random weights by name, 0 where pruned."""

@@ -4,8 +4,12 @@ from keras_bmr.identifiers import resolve
 from keras_bmr.posteriors.mean_field_normal import MeanFieldNormal
 from keras_bmr.posteriors.posterior import Posterior
 from keras_bmr.posteriors.sampling import sampling
+from keras_bmr.posteriors.truncated_log_normal import TruncatedLogNormal
 
-POSTERIORS = {"mean_field_normal": MeanFieldNormal}
+POSTERIORS = {
+    "mean_field_normal": MeanFieldNormal,
+    "truncated_log_normal": TruncatedLogNormal,
+}
 
 
 def get(identifier: str | dict | type | Posterior) -> Posterior:
@@ -26,4 +30,11 @@ def get(identifier: str | dict | type | Posterior) -> Posterior:
     return resolve(identifier, POSTERIORS, Posterior, "posterior")
 
 
-__all__ = ["POSTERIORS", "MeanFieldNormal", "Posterior", "get", "sampling"]
+__all__ = [
+    "POSTERIORS",
+    "MeanFieldNormal",
+    "Posterior",
+    "TruncatedLogNormal",
+    "get",
+    "sampling",
+]

@@ -1,7 +1,7 @@
 """Independent Normal posteriors."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -58,9 +58,16 @@ class MeanFieldNormal(Posterior):
         """See `Posterior.distribution`."""
         return LogScaleNormal(location, self.gain * state["log_scale"].value)
 
-    def sample(self, distribution: tfd.Normal, seed: tf.Tensor) -> tf.Tensor:
+    def sample(
+        self,
+        distribution: tfd.Normal,
+        seed: tf.Tensor,
+        sample_shape: Sequence[int] | tf.Tensor = (),
+    ) -> tf.Tensor:
         """See `Posterior.sample`."""
-        noise = standard_normal(distribution.loc.shape, seed, distribution.dtype)
+        draws = tf.convert_to_tensor(sample_shape, tf.int32)
+        shape = tf.concat([draws, distribution.loc.shape], axis=0)
+        noise = standard_normal(shape, seed, distribution.dtype)
         return distribution.loc + distribution.scale * noise
 
     def moments(self, distribution: tfd.Normal) -> tuple[tf.Tensor, tf.Tensor]:

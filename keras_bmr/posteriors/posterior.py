@@ -1,6 +1,6 @@
 """The interface of a posterior family."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -13,7 +13,12 @@ class Posterior:
     An instance holds settings only and may serve many weights; the variables
     live in the layer, which passes them to each method. The location of the
     posterior is the variable of the Keras layer itself (its kernel, say).
+
+    Attributes:
+        pruned_location: What the location variable holds where a weight is pruned.
     """
+
+    pruned_location: float = 0.0
 
     def add_weights(
         self, add_weight: Callable[..., keras.Variable], shape: tuple[int, ...]
@@ -44,15 +49,21 @@ class Posterior:
         """
         raise NotImplementedError
 
-    def sample(self, distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
-        """Draws the weight once, reparameterised.
+    def sample(
+        self,
+        distribution: tfd.Distribution,
+        seed: tf.Tensor,
+        sample_shape: Sequence[int] | tf.Tensor = (),
+    ) -> tf.Tensor:
+        """Draws the weight, reparameterised.
 
         Args:
             distribution: What `distribution` or `rescale` returned.
             seed: Integer tensor of shape (2,).
+            sample_shape: Shape of independent draws; one draw by default.
 
         Returns:
-            Tensor with the shape of the weight.
+            Tensor with the shape of the draws, followed by that of the weight.
         """
         raise NotImplementedError
 
@@ -98,10 +109,29 @@ class Posterior:
             distribution: For example a reduced posterior.
             location: The location variable.
             state: The variables of `add_weights`.
-            mask: Boolean tensor; where it is False the location becomes 0 and the
-                variables of `state` stay as they are.
+            mask: Boolean tensor; where it is False the location becomes
+                `pruned_location` and the variables of `state` stay as they are.
 
         Raises:
             ValueError: If `distribution` is of another family.
         """
         raise NotImplementedError
+
+    def assign_mean(
+        self,
+        mean: tf.Tensor,
+        location: keras.Variable,
+        state: Mapping[str, keras.Variable],
+    ) -> None:
+        """Moves the posterior to a given mean; its spread stays as it is.
+
+        Args:
+            mean: Tensor with the shape and dtype of the location.
+            location: The location variable.
+            state: The variables of `add_weights`.
+
+        Raises:
+            ValueError: If the family has no member of that mean.
+        """
+        del state
+        location.assign(mean)

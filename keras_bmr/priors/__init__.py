@@ -5,6 +5,7 @@ from keras_bmr.priors.empirical_bayes_normal import (
     EmpiricalBayesNormal,
     LayerwiseNormal,
 )
+from keras_bmr.priors.log_uniform import LogUniform
 from keras_bmr.priors.normal import Normal
 from keras_bmr.priors.prior import Prior
 from keras_bmr.priors.scale_mixture import ScaleMixtureNormal
@@ -14,6 +15,7 @@ PRIORS = {
     "layerwise_normal": LayerwiseNormal,
     "empirical_bayes_normal": EmpiricalBayesNormal,
     "scale_mixture_normal": ScaleMixtureNormal,
+    "log_uniform": LogUniform,
 }
 
 
@@ -39,6 +41,7 @@ __all__ = [
     "PRIORS",
     "EmpiricalBayesNormal",
     "LayerwiseNormal",
+    "LogUniform",
     "Normal",
     "Prior",
     "ScaleMixtureNormal",
