@@ -31,6 +31,9 @@ from keras_bmr.layers.linear import (
 from keras_bmr.layers.multiplicative_noise import (
     MultiplicativeNoise,
 )
+from keras_bmr.layers.noise_gates import (
+    add_noise_gates,
+)
 from keras_bmr.layers.normalization import (
     BatchNormalizationVariational,
     LayerNormalizationVariational,
@@ -82,6 +85,7 @@ __all__ = [
     "SeparableConv2DVariational",
     "SimpleRNNVariational",
     "Variational",
+    "add_noise_gates",
     "register_variational",
     "to_deterministic",
     "to_variational",

@@ -50,3 +50,28 @@ def check_finite(model: keras.Model) -> None:
                 "anew; a lower learning rate or a longer warm-up of the KL divergence "
                 "(`keras_bmr.callbacks.KLAnnealing`) may be what it needs."
             )
+
+
+def check_clonable(model: Any) -> None:
+    """Checks that the layers of a model can be exchanged.
+
+    Args:
+        model: What was passed as a model.
+
+    Raises:
+        ValueError: If it is no built Sequential or Functional model.
+    """
+    functional = hasattr(model, "get_config") and hasattr(model, "_functional")
+    if not isinstance(model, keras.Model) or not (
+        functional or type(model).__name__ == "Functional"
+    ):
+        raise ValueError(
+            "Expected a Sequential or Functional Keras model, whose layers can be "
+            f"exchanged. Received: {model!r} of class {type(model).__name__}. Build a "
+            "subclassed model from `keras_bmr.layers.*Variational` layers directly."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Model '{model.name}' is not built, so that it has no weights yet. Call "
+            "it on data once, or give it a `keras.Input`."
+        )

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_bmr.argument_checks import require_integer
-from keras_bmr.layers.checks import check_finite
+from keras_bmr.layers.checks import check_clonable, check_finite
 from keras_bmr.layers.cloning import (
     clone_with,
     convert_wrapper,
@@ -14,6 +14,7 @@ from keras_bmr.layers.cloning import (
     is_wrapper,
     within,
 )
+from keras_bmr.layers.noise_gates import add_noise_gates
 from keras_bmr.layers.registry import variational_class
 from keras_bmr.layers.traversal import (
     layers_named,
@@ -40,6 +41,7 @@ def to_variational(
     posterior: Any = "mean_field_normal",
     prior: Any = "empirical_bayes_normal",
     bayesian_bias: bool = False,
+    structured: bool = False,
     skip: Sequence[str] = (),
 ) -> keras.Model:
     """Copies a Keras model with Bayesian layers in place of its weight layers.
@@ -56,6 +58,9 @@ def to_variational(
         posterior: Posterior family of every layer.
         prior: Prior of every layer.
         bayesian_bias: Whether biases get a posterior too.
+        structured: Whether to add noise gates, so that whole units and channels can be
+            pruned, see `keras_bmr.layers.add_noise_gates`. Call that function alone for
+            gates on weights without posteriors.
         skip: Names of layers to leave deterministic, with all that is inside of them.
 
     Returns:
@@ -63,13 +68,13 @@ def to_variational(
 
     Raises:
         ValueError: If the model is subclassed or not built, has a layer with weights
-            that no Bayesian layer stands for, has NaN or infinite weights, or if
-            `skip` names an unknown layer.
+            that no Bayesian layer stands for, has NaN or infinite weights, if `skip`
+            names an unknown layer, or if `structured` finds no place for a gate.
 
     Example:
         >>> bayesian = keras_bmr.to_variational(model, num_examples=60000)
     """
-    _check_clonable(model)
+    check_clonable(model)
     check_finite(model)
     if num_examples is not None:
         require_integer("num_examples", num_examples, at_least=1)
@@ -112,6 +117,8 @@ def to_variational(
         for layer in layers:
             layer.num_examples = num_examples
             layer.kl_weight.assign(1.0 / num_examples)
+    if structured:
+        return add_noise_gates(converted, num_examples, skip=skip)
     return converted
 
 
@@ -131,7 +138,7 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     Example:
         >>> network = keras_bmr.to_deterministic(bayesian)
     """
-    _check_clonable(model)
+    check_clonable(model)
     require_variational_layers(model)
     check_finite(model)
 
@@ -162,7 +169,7 @@ def copy_model(model: keras.Model) -> keras.Model:
     Example:
         >>> backup = keras_bmr.layers.conversion.copy_model(bayesian)
     """
-    _check_clonable(model)
+    check_clonable(model)
     return clone_with(model, copy_layer)
 
 
@@ -173,20 +180,3 @@ def _stays_as_it_is(layer: keras.Operation) -> bool:
         or not layer.trainable
         or isinstance(layer, (Variational, *_LEFT_DETERMINISTIC))
     )
-
-
-def _check_clonable(model: keras.Model) -> None:
-    functional = hasattr(model, "get_config") and hasattr(model, "_functional")
-    if not isinstance(model, keras.Model) or not (
-        functional or type(model).__name__ == "Functional"
-    ):
-        raise ValueError(
-            "Expected a Sequential or Functional Keras model, whose layers can be "
-            f"exchanged. Received: {model!r} of class {type(model).__name__}. Build a "
-            "subclassed model from `keras_bmr.layers.*Variational` layers directly."
-        )
-    if not model.built:
-        raise ValueError(
-            f"Model '{model.name}' is not built, so that it has no weights yet. Call "
-            "it on data once, or give it a `keras.Input`."
-        )
