@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_bmr import pruning
 from keras_bmr.callbacks.reduction_schedule import ReductionSchedule
-from keras_bmr.pruning import ModelReduction, remove_dead_paths, sparsity
+from keras_bmr.pruning import (
+    ModelReduction,
+    decisions,
+    remove_dead_paths,
+    sparsity,
+)
 
 
 class ModelReductionCallback(keras.callbacks.Callback):
@@ -86,12 +90,11 @@ class ModelReductionCallback(keras.callbacks.Callback):
 
     def _sparsity(self) -> float:
         """The share that is pruned of the weights that may be pruned."""
-        considered = pruning.groups.considered_weights(
-            self.model, self._options["granularity"], self._options["skip"]
+        return decisions.share_pruned(
+            pruning.groups.considered_groups(
+                self.model, self._options["granularity"], self._options["skip"]
+            )
         )
-        masks = [weight.alive() for weight in considered.values()]
-        num_kept = sum(np.count_nonzero(mask) for mask in masks)
-        return 1 - num_kept / sum(mask.size for mask in masks)
 
     def _reduce(self, epoch: int, number: int) -> float:
         target = self.schedule.target(number, self._sparsity())

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_bmr.layers.pruned_weights import StaysPruned, copy_mask, prune_variable
 from keras_bmr.layers.variational import Variational
 
 
@@ -118,8 +119,14 @@ def clone_with(
             means = original.posterior_means()
             for name, variable in original.location_variables(copied).items():
                 variable.assign(means[name])
+                if isinstance(variable.constraint, StaysPruned):
+                    prune_variable(variable, original.mask(name).numpy())
         elif isinstance(copied, Variational) and not isinstance(original, Variational):
-            copied.assign_means(copied.location_variables(original))
+            locations = copied.location_variables(original)
+            copied.assign_means(locations)
+            for name, variable in locations.items():
+                if isinstance(variable.constraint, StaysPruned):
+                    copied.prune(name, variable.constraint.mask(variable).numpy())
     return clone
 
 
@@ -160,6 +167,10 @@ def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)
             target.load_assets(folder)
+    for original, copied in zip(
+        _own_variables(source), _own_variables(target), strict=True
+    ):
+        copy_mask(original, copied)
 
 
 def _own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
@@ -173,4 +184,8 @@ def _copy_common_variables(
     targets = {variable.name: variable for variable in _own_variables(target)}
     for variable in _own_variables(source):
         if variable.name in targets:
-            targets[variable.name].assign(variable)
+            target_variable = targets[variable.name]
+            target_variable.assign(variable)
+            # The location of a posterior has a mask of its own.
+            if isinstance(target_variable.constraint, StaysPruned):
+                copy_mask(variable, target_variable)

@@ -4,11 +4,11 @@ import math
 import numbers
 from collections.abc import Iterable, Sequence
 
+import keras
 import numpy as np
 
-from keras_bmr.layers.variational import Variational
 from keras_bmr.pruning.criteria import Criterion
-from keras_bmr.pruning.posterior_weights import PosteriorWeight
+from keras_bmr.pruning.prunable_weight import PrunableWeight
 from keras_bmr.pruning.reduced_priors import ReducedPrior
 from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
 
@@ -65,7 +65,7 @@ def check_rule(
 
 
 def check_something_left(
-    masks: Iterable[tuple[PosteriorWeight, np.ndarray]],
+    masks: Iterable[tuple[PrunableWeight, np.ndarray]],
 ) -> None:
     """Checks that every layer keeps a weight.
 
@@ -76,10 +76,10 @@ def check_something_left(
         ValueError: If a layer would be left without any weight.
     """
     # Layers of nested models may share a name.
-    left: dict[Variational, bool] = {}
+    left: dict[keras.layers.Layer, bool] = {}
     for weight, mask in masks:
         # A bias alone passes nothing on.
-        if not weight.name.endswith("bias"):
+        if not weight.name.endswith(("bias", "beta")):
             left[weight.layer] = left.get(weight.layer, False) or bool(mask.any())
     for name in (layer.name for layer, some in left.items() if not some):
         raise ValueError(
@@ -110,12 +110,18 @@ def check_writable(
             "`reduced_prior=tfd.Normal(0.0, 0.1)`: under a point mass a weight is "
             f"zero or keeps its posterior. Received: {type(reduced_prior).__name__}"
         )
-    for weight in weights:
-        posterior = weight.source.posterior()
-        reduced = reduce_weight(weight.source, reduced_prior).posterior
+    for weight in (reduction.weight for reduction in weights):
+        if not weight.can_be_assigned():
+            raise ValueError(
+                "`write_back=True` needs a Bayesian model, whose layers store their "
+                f"posteriors. Received: {weight.label} with a posterior of "
+                f"{type(weight.source).__name__}. Use `write_back=False`."
+            )
+        posterior = weight.posterior()
+        reduced = reduce_weight(weight, reduced_prior).posterior
         if not isinstance(reduced, type(posterior)):
             raise ValueError(
-                f"The reduced posterior of {weight.source.label} is a "
+                f"The reduced posterior of {weight.label} is a "
                 f"{type(reduced).__name__}, which its {type(posterior).__name__} "
                 "posterior cannot hold. Use `write_back=False`."
             )

@@ -1,22 +1,24 @@
 """From the scores of all groups to the choice of those that are pruned."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from keras_bmr.pruning.weight_reduction import WeightReduction
+from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.scored_groups import ScoredGroups
 
 
-def scores_left(weights: Sequence[WeightReduction]) -> np.ndarray:
+def scores_left(scope: Sequence[ScoredGroups]) -> np.ndarray:
     """The scores of all groups that have weights left.
 
     Args:
-        weights: The weights of one layer, say.
+        scope: The groups of one layer, say.
 
     Returns:
         Array of shape (groups,).
     """
-    left = [_compress(w.scores, w.groups.sizes() > 0) for w in weights]
+    left = [_compress(scored.scores, scored.sizes > 0) for scored in scope]
     return left[0] if len(left) == 1 else np.concatenate(left)
 
 
@@ -26,47 +28,51 @@ def _compress(values: np.ndarray, condition: np.ndarray) -> np.ndarray:
 
 
 def above_thresholds(
-    weights: Sequence[WeightReduction], thresholds: Sequence[float]
+    scope: Sequence[ScoredGroups], thresholds: Sequence[float]
 ) -> list[np.ndarray]:
     """Chooses the groups whose score exceeds a threshold.
 
     Args:
-        weights: The weights of a model.
+        scope: The groups of a model.
         thresholds: One for each of them, in the units of the scores.
 
     Returns:
-        For each weight a boolean array with one entry per group, True to prune.
+        For each a boolean array with one entry per group, True to prune.
     """
-    return [w.scores > t for w, t in zip(weights, thresholds, strict=True)]
+    return [
+        scored.scores > threshold
+        for scored, threshold in zip(scope, thresholds, strict=True)
+    ]
 
 
-def target_sparsity(
-    weights: Sequence[WeightReduction], sparsity: float
-) -> list[np.ndarray]:
-    """Chooses the groups with the highest scores up to a share of all weights.
+def target_sparsity(scope: Sequence[ScoredGroups], sparsity: float) -> list[np.ndarray]:
+    """Chooses the groups with the highest scores up to a share of their weights.
 
     Weights that were pruned before count towards the share.
 
     Args:
-        weights: The weights of a model; they are ranked together.
-        sparsity: Share in [0, 1) of all weights. Where groups have several weights
-            it is met from below, by less than the size of a group.
+        scope: The groups of a model or layer; they are ranked together.
+        sparsity: Share in [0, 1) of all weights with posteriors that belong to a
+            group. Where groups have several weights it is met from below, by less
+            than the size of a group.
 
     Returns:
-        For each weight a boolean array with one entry per group, True to prune.
+        For each a boolean array with one entry per group, True to prune.
     """
-    num_weights = sum(weight.alive.size for weight in weights)
-    num_left = sum(int(np.count_nonzero(weight.alive)) for weight in weights)
-    num_wanted = max(round(sparsity * num_weights) - (num_weights - num_left), 0)
-    chosen = highest_ranked(
-        np.concatenate([weight.scores.ravel() for weight in weights]),
-        np.concatenate([weight.groups.sizes().ravel() for weight in weights]),
-        num_wanted,
-    )
-    ends = np.cumsum([weight.scores.size for weight in weights])[:-1]
+    scores = np.concatenate([scored.scores.ravel() for scored in scope])
+    sizes = np.concatenate([scored.sizes.ravel() for scored in scope])
+    if any(scored.groups.OVERLAPPING for scored in scope):
+        chosen = _highest_of_overlapping(scope, scores, sizes, sparsity)
+    else:
+        members = [member for scored in scope for member in scored.groups.evident()]
+        num_weights = sum(member.alive.size for member in members)
+        num_gone = num_weights - int(sizes.sum(dtype=np.int64))
+        num_wanted = max(round(sparsity * num_weights) - num_gone, 0)
+        chosen = highest_ranked(scores, sizes, num_wanted)
+    ends = np.cumsum([scored.scores.size for scored in scope])[:-1]
     return [
-        part.reshape(weight.scores.shape)
-        for part, weight in zip(np.split(chosen, ends), weights, strict=True)
+        part.reshape(scored.scores.shape)
+        for part, scored in zip(np.split(chosen, ends), scope, strict=True)
     ]
 
 
@@ -101,3 +107,78 @@ def highest_ranked(
     ties = np.flatnonzero((scores == cut) & candidates)
     chosen[ties[: num_weights - np.count_nonzero(chosen)]] = True
     return chosen
+
+
+def _highest_of_overlapping(
+    scope: Sequence[ScoredGroups],
+    scores: np.ndarray,
+    sizes: np.ndarray,
+    sparsity: float,
+) -> np.ndarray:
+    """As `highest_ranked`, where a weight goes with the first of its groups."""
+    candidates = sizes > 0
+    order = np.argsort(-np.where(candidates, scores, -np.inf), kind="stable")
+    ranks = np.empty(order.size, np.int32)
+    ranks[order] = np.arange(order.size)
+    num_weights, num_gone, num_by_rank = count_by_rank(
+        [scored.groups for scored in scope], ranks
+    )
+    num_wanted = round(sparsity * num_weights) - num_gone
+    num_groups = np.searchsorted(np.cumsum(num_by_rank), num_wanted, side="right")
+    return (ranks < num_groups) & candidates
+
+
+def count_by_rank(
+    groupings: Sequence[ParameterGroups], ranks: np.ndarray
+) -> tuple[int, int, np.ndarray]:
+    """Counts weights by the first of their groups.
+
+    Args:
+        groupings: Groups, which may overlap.
+        ranks: Integer array with the rank of each of the groups, from 0.
+
+    Returns:
+        Number of weights with posteriors that belong to a group; how many of these
+        were pruned before; and for each rank how many of the others go with it.
+    """
+    never = np.iinfo(np.int32).max
+    first: dict[int, np.ndarray] = {}
+    members = {}
+    start = 0
+    for groups in groupings:
+        shape = groups.shape()
+        stop = start + math.prod(shape)
+        part = ranks[start:stop].reshape(shape).astype(np.int32)
+        start = stop
+        for member in groups.evident():
+            expanded = groups.expand(member, part)
+            known = first.get(id(member), expanded)
+            first[id(member)] = np.minimum(known, expanded)
+            members[id(member)] = member
+    num_weights = num_gone = 0
+    num_by_rank = np.zeros(ranks.size, np.int64)
+    for key, member in members.items():
+        belongs = first[key] != never
+        num_weights += np.count_nonzero(belongs)
+        num_gone += np.count_nonzero(belongs & ~member.alive)
+        left = first[key][belongs & member.alive]
+        num_by_rank += np.bincount(left, minlength=ranks.size)
+    return num_weights, num_gone, num_by_rank
+
+
+def share_pruned(groupings: Sequence[ParameterGroups]) -> float:
+    """The share that is pruned of the weights that belong to a group.
+
+    Args:
+        groupings: The groups of a model.
+
+    Returns:
+        Share in [0, 1] of the weights with posteriors.
+    """
+    if any(groups.OVERLAPPING for groups in groupings):
+        num_groups = sum(math.prod(groups.shape()) for groups in groupings)
+        num_weights, num_gone, _ = count_by_rank(groupings, np.zeros(num_groups, int))
+        return num_gone / num_weights
+    masks = [member.alive for groups in groupings for member in groups.evident()]
+    num_left = sum(np.count_nonzero(mask) for mask in masks)
+    return 1 - num_left / sum(mask.size for mask in masks)

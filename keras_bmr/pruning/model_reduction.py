@@ -1,5 +1,6 @@
 """The reduction of a whole model: what the evidence says, weight by weight."""
 
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.layers.cloning import within
+from keras_bmr.layers.pruned_weights import save_constraints
 from keras_bmr.pruning import (
     checks,
     criteria,
@@ -17,21 +20,23 @@ from keras_bmr.pruning import (
     groups,
     reduced_priors,
 )
-from keras_bmr.pruning.posterior_weights import PosteriorWeight, posterior_weights
-from keras_bmr.pruning.summary import LayerReduction, table
-from keras_bmr.pruning.weight_reduction import (
-    WeightReduction,
-    analyse_weight,
+from keras_bmr.pruning.posterior_weights import PosteriorSource, posterior_source
+from keras_bmr.pruning.prunable_weight import PrunableWeight
+from keras_bmr.pruning.scored_groups import (
+    ScoredGroups,
     by_layer,
-    reduce_weight,
+    members_of,
+    score_groups,
 )
+from keras_bmr.pruning.summary import LayerReduction, table
+from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
 
 # Below this many weights all is done before a progress bar could be read.
 _SILENT_NUM_WEIGHTS = 5_000_000
 
 
 class ModelReduction:
-    """Compares a Bayesian model with its reductions, and changes nothing.
+    """Compares a model with its reductions by their evidence, and changes nothing.
 
     For each weight with posterior q and prior p, `delta_f` is the log Bayes factor of
     the reduced prior r,
@@ -43,7 +48,9 @@ class ModelReduction:
     or, if both are None, the rule of the reduced prior.
 
     Args:
-        model: A built model with Bayesian layers.
+        source: A built model with Bayesian layers, or posteriors for the weights of
+            an ordinary one, such as a fitted `keras_bmr.laplace.Laplace`; see
+            `PosteriorSource`.
         reduced_prior: "spike_and_slab" (zero, with a share per layer that is
             inferred), "point_mass" (zero), or a `tfd` distribution of scalars.
         criterion: "delta_f", "signal_to_noise", "magnitude" or a
@@ -76,7 +83,7 @@ class ModelReduction:
 
     def __init__(
         self,
-        model: keras.Model,
+        source: keras.Model | PosteriorSource,
         reduced_prior: str
         | tfd.Distribution
         | reduced_priors.ReducedPrior = defaults.REDUCED_PRIOR,
@@ -92,46 +99,47 @@ class ModelReduction:
         self.criterion = criteria.get(criterion)
         self.threshold = threshold
         self.sparsity = sparsity
-        groups_class = groups.get(granularity)
         self._ranking = ranking
         checks.check_rule(self.criterion, threshold, sparsity, ranking)
-        considered = groups.considered_weights(model, granularity, skip)
-        self._layout = _layout(posterior_weights(model))
-        # By the position among the weights of the model.
-        self._weights: dict[int, WeightReduction] = {}
-        num_weights = sum(math.prod(source.shape) for source in considered.values())
+        source = posterior_source(source)
+        found = groups.considered_groups(source, granularity, skip)
+        self._members = members_of(found)
+        self._model = source.model
+        num_weights = sum(math.prod(weight.shape) for weight in self._evident())
         if verbose == "auto":
             verbose = num_weights > _SILENT_NUM_WEIGHTS
         progress = keras.utils.Progbar(num_weights, verbose=int(verbose))
-        for index, source in considered.items():
-            self._weights[index] = analyse_weight(
-                source, self.reduced_prior, self.criterion, groups_class
+        self._decide(
+            score_groups(
+                source.model, found, self.reduced_prior, self.criterion, progress.add
             )
-            progress.add(math.prod(source.shape))
-        self._decide()
+        )
 
-    def _decide(self) -> None:
+    def _decide(self, scored: Sequence[ScoredGroups]) -> None:
         """Chooses the groups to prune."""
-        weights = list(self._weights.values())
         if self.sparsity is not None:
-            scopes = [weights] if self._ranking == "global" else by_layer(weights)
+            scopes = [scored] if self._ranking == "global" else by_layer(scored)
             chosen = [
                 groups_to_prune
                 for scope in scopes
                 for groups_to_prune in decisions.target_sparsity(scope, self.sparsity)
             ]
         elif self.threshold is not None:
-            chosen = decisions.above_thresholds(
-                weights, [self.threshold] * len(weights)
-            )
+            chosen = decisions.above_thresholds(scored, [self.threshold] * len(scored))
         else:
             thresholds: list[float] = []
-            for layer in by_layer(weights):
+            for layer in by_layer(scored):
                 threshold = self.reduced_prior.threshold(decisions.scores_left(layer))
                 thresholds += [threshold] * len(layer)
-            chosen = decisions.above_thresholds(weights, thresholds)
-        for weight, groups_to_prune in zip(weights, chosen, strict=True):
-            weight.prune_groups(groups_to_prune)
+            chosen = decisions.above_thresholds(scored, thresholds)
+        for groups_of_layer, pruned in zip(scored, chosen, strict=True):
+            for member in groups_of_layer.groups.members:
+                kept = groups_of_layer.groups.expand(member, ~pruned)
+                member.keep = member.keep & kept
+
+    def _evident(self) -> list[WeightReduction]:
+        """The weights that have posteriors; others go along with them."""
+        return [member for member in self._members if member.has_posterior]
 
     # --- Results ---
 
@@ -181,12 +189,12 @@ class ModelReduction:
         """
         return [
             LayerReduction(
-                layer=weights[0].source.layer.name,
+                layer=weights[0].weight.layer.name,
                 num_weights=sum(weight.keep.size for weight in weights),
                 num_kept=sum(int(np.count_nonzero(w.keep)) for w in weights),
                 log_bayes_factor=sum(weight.log_bayes_factor() for weight in weights),
             )
-            for weights in by_layer(list(self._weights.values()))
+            for weights in _of_each_layer(self._evident())
         ]
 
     @property
@@ -218,7 +226,7 @@ class ModelReduction:
         """
         from keras_bmr.pruning.plots import plot_reduction
 
-        left = [weight.delta_f[weight.alive] for weight in self._weights.values()]
+        left = [weight.delta_f[weight.alive] for weight in self._evident()]
         return plot_reduction(np.concatenate(left), self.layers(), path)
 
     # --- Applying ---
@@ -236,35 +244,57 @@ class ModelReduction:
                 any weight, or `write_back` is asked of a point mass. The model is
                 not changed then.
         """
-        targets = posterior_weights(model)
-        if _layout(targets) != self._layout:
-            raise ValueError(
-                f"Model '{model.name}' is not the one that was analysed. Expected the "
-                f"weights {self._layout}. Received: {_layout(targets)}"
-            )
-        weights = list(self._weights.values())
-        checks.check_something_left((weight.source, weight.keep) for weight in weights)
+        targets = self._counterparts(model)
+        checks.check_something_left(
+            (member.weight, member.keep) for member in self._members
+        )
         if write_back:
-            checks.check_writable(weights, self.reduced_prior)
-        for index, weight in self._weights.items():
-            target = targets[index]
-            if write_back:
-                reduced = reduce_weight(target, self.reduced_prior).posterior
-            target.prune(weight.keep)
-            if write_back:
-                target.assign_posterior(reduced)
+            checks.check_writable(self._evident(), self.reduced_prior)
+        constraints = [target.variable.constraint for target in targets]
+        for member, target in zip(self._members, targets, strict=True):
+            if write_back and member.has_posterior:
+                reduced = reduce_weight(member.weight, self.reduced_prior).posterior
+            if not member.keep.all():
+                target.prune(member.keep)
+            if write_back and member.has_posterior:
+                target.layer.assign_posterior(target.name, reduced)
+        for layer in within(model):
+            save_constraints(layer)
+        changed = any(
+            target.variable.constraint is not constraint
+            for target, constraint in zip(targets, constraints, strict=True)
+        )
+        if changed and getattr(model, "train_function", None) is not None:
+            # A training step that was compiled before knows no new constraints.
+            model.make_train_function(force=True)
+
+    def _counterparts(self, model: keras.Model) -> list[PrunableWeight]:
+        """The weights of another model that stand where the members do."""
+        originals, layers = list(within(self._model)), list(within(model))
+        expected = [_description(layer) for layer in originals]
+        received = [_description(layer) for layer in layers]
+        if received != expected:
+            raise ValueError(
+                f"Model '{model.name}' is not the one that was analysed, nor a copy of "
+                f"it. Expected the layers and weights {expected}. Received: {received}"
+            )
+        position = {id(layer): index for index, layer in enumerate(originals)}
+        return [
+            PrunableWeight(layers[position[id(m.weight.layer)]], m.weight.name)
+            for m in self._members
+        ]
 
     def _find(
         self, layer: str | keras.layers.Layer, name: str | None
     ) -> WeightReduction:
         found = [
             weight
-            for weight in self._weights.values()
-            if layer in (weight.source.layer.name, weight.source.layer)
-            and name in (None, weight.source.name)
+            for weight in self._members
+            if layer in (weight.weight.layer.name, weight.weight.layer)
+            and name in (None, weight.weight.name)
         ]
-        if not found or any(w.source.layer is not found[0].source.layer for w in found):
-            known = [weight.source.label for weight in self._weights.values()]
+        if not found or any(w.weight.layer is not found[0].weight.layer for w in found):
+            known = [weight.weight.label for weight in self._members]
             raise ValueError(
                 f"Expected a layer and one of its weights out of {known}. Where layers "
                 "of nested models share a name, pass the layer itself. Received: "
@@ -273,5 +303,14 @@ class ModelReduction:
         return found[0]
 
 
-def _layout(sources: Sequence[PosteriorWeight]) -> list[tuple[str, tuple[int, ...]]]:
-    return [(source.label, source.shape) for source in sources]
+def _of_each_layer(
+    weights: Sequence[WeightReduction],
+) -> list[list[WeightReduction]]:
+    return [
+        list(group)
+        for _, group in itertools.groupby(weights, lambda w: id(w.weight.layer))
+    ]
+
+
+def _description(layer: keras.layers.Layer) -> tuple[str, list[tuple[int, ...]]]:
+    return layer.name, [tuple(weight.shape) for weight in layer.weights]

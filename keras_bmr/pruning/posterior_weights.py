@@ -1,84 +1,154 @@
 """Where the reduction of a model gets its posteriors and priors from."""
 
 import dataclasses
+from typing import Any, Protocol, runtime_checkable
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from keras_bmr.layers.traversal import require_variational_layers
 from keras_bmr.layers.variational import Variational
+from keras_bmr.pruning.prunable_weight import PrunableWeight
+
+
+@runtime_checkable
+class PosteriorSource(Protocol):
+    """What has posteriors for weights of a model: anything with these members.
+
+    The layers may be ordinary Keras layers. `keras_bmr.laplace.Laplace` is one;
+    Bayesian models need none, since their layers know their posteriors.
+
+    Attributes:
+        model: The built Keras model.
+    """
+
+    model: keras.Model
+
+    def weights(self) -> list[tuple[keras.layers.Layer, str]]:
+        """The weights that have posteriors, as (layer, name), in the model's order."""
+        ...
+
+    def posterior(self, layer: keras.layers.Layer, name: str) -> tfd.Distribution:
+        """The posterior, with the batch shape of the weight."""
+        ...
+
+    def prior(self, layer: keras.layers.Layer, name: str) -> tfd.Distribution:
+        """The prior, which broadcasts to the shape of the weight."""
+        ...
+
+
+class VariationalPosteriors:
+    """The posteriors that the layers of a Bayesian model have themselves.
+
+    Args:
+        model: A built model with Bayesian layers.
+
+    Raises:
+        ValueError: If the model has no built Bayesian layer.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self._layers = require_variational_layers(model)
+
+    def weights(self) -> list[tuple[keras.layers.Layer, str]]:
+        """See `PosteriorSource.weights`."""
+        return [
+            (layer, name)
+            for layer in self._layers
+            for name in layer.random_weight_names
+        ]
+
+    def posterior(self, layer: Variational, name: str) -> tfd.Distribution:
+        """See `PosteriorSource.posterior`."""
+        posterior = layer.posterior(name)
+        if isinstance(posterior, tfd.Normal):
+            return posterior
+        # Pruned entries of other families may lie outside of every prior.
+        return layer.unmasked_posterior(name)
+
+    def prior(self, layer: Variational, name: str) -> tfd.Distribution:
+        """See `PosteriorSource.prior`."""
+        return layer.prior(name)
+
+
+def posterior_source(source: Any) -> PosteriorSource:
+    """Resolves the first argument of `ModelReduction`.
+
+    Args:
+        source: A Bayesian model, or a `PosteriorSource`.
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: If it is neither, or the model has no built Bayesian layer.
+    """
+    # A Keras model has `weights` as well.
+    if not isinstance(source, keras.layers.Layer) and isinstance(
+        source, PosteriorSource
+    ):
+        return source
+    return VariationalPosteriors(source)
 
 
 @dataclasses.dataclass(frozen=True)
-class PosteriorWeight:
-    """One weight tensor of a model that has a posterior and a prior.
-
-    Everything in this package that needs a posterior asks an object of this kind,
-    so that another source of posteriors needs another class with these members.
+class PosteriorWeight(PrunableWeight):
+    """A weight tensor that has a posterior and a prior.
 
     Attributes:
-        layer: The layer that the weight belongs to.
-        name: Name of the weight in its layer, for example "kernel".
+        source: What has them.
     """
 
-    layer: Variational
-    name: str
-
-    @property
-    def label(self) -> str:
-        """How messages speak of the weight."""
-        return f"weight '{self.name}' of layer '{self.layer.name}'"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight."""
-        return tuple(self.layer.mask(self.name).shape)
-
-    def alive(self) -> np.ndarray:
-        """Boolean array with the shape of the weight, False where pruned."""
-        return self.layer.mask(self.name).numpy()
+    source: PosteriorSource
 
     def posterior(self) -> tfd.Distribution:
-        """The posterior; that of pruned entries is their prior."""
-        posterior = self.layer.posterior(self.name)
-        if not isinstance(posterior, tfd.Normal) or self.alive().all():
+        """The posterior; that of pruned entries is their prior.
+
+        Raises:
+            ValueError: If it has not the shape of the weight.
+        """
+        posterior = self.source.posterior(self.layer, self.name)
+        if tuple(posterior.batch_shape) != self.shape:
+            raise ValueError(
+                f"The posterior of {self.label} must have the shape of the weight, "
+                f"{self.shape}. Received: batch_shape={tuple(posterior.batch_shape)}"
+            )
+        mask = self.alive()
+        if not isinstance(posterior, tfd.Normal) or mask.all():
             return posterior
         # Pruned entries are point masses, which have no density to compare. A
         # posterior that equals the prior is proper under every reduced prior.
-        prior = self.prior()
-        mask = self.layer.mask(self.name).value
-        scale = tf.where(mask, posterior.scale, prior.stddev())
+        scale = tf.where(mask, posterior.scale, self.prior().stddev())
         return tfd.Normal(posterior.loc, scale)
 
     def prior(self) -> tfd.Distribution:
         """The prior; broadcasts to the shape of the weight."""
-        return self.layer.prior(self.name)
+        return self.source.prior(self.layer, self.name)
 
-    def prune(self, keep: np.ndarray) -> None:
-        """Prunes the weight where the boolean array `keep` is False."""
-        self.layer.prune(self.name, keep)
-
-    def assign_posterior(self, posterior: tfd.Distribution) -> None:
-        """Gives the weight another posterior of the same family."""
-        self.layer.assign_posterior(self.name, posterior)
+    def can_be_assigned(self) -> bool:
+        """Whether the layer itself stores the posterior."""
+        return isinstance(self.source, VariationalPosteriors)
 
 
-def posterior_weights(model: keras.Model) -> list[PosteriorWeight]:
-    """The weights of a model that have posteriors, in the order of the model.
+def posterior_weights(source: Any) -> list[PosteriorWeight]:
+    """The weights that have posteriors, in the order of the model.
 
     Args:
-        model: A built model with Bayesian layers.
+        source: As for `posterior_source`.
 
     Returns:
         At least one weight.
 
     Raises:
-        ValueError: If the model has no built Bayesian layer.
+        ValueError: As `posterior_source`, and if the source knows no weight.
     """
-    return [
-        PosteriorWeight(layer, name)
-        for layer in require_variational_layers(model)
-        for name in layer.random_weight_names
-    ]
+    source = posterior_source(source)
+    weights = [PosteriorWeight(layer, name, source) for layer, name in source.weights()]
+    if not weights:
+        raise ValueError(
+            f"Expected posteriors of some weights of model '{source.model.name}'. "
+            f"Received: a {type(source).__name__} whose `weights()` is empty"
+        )
+    return weights

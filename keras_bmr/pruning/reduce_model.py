@@ -1,4 +1,4 @@
-"""From a Bayesian model to a pruned one."""
+"""From a model with posteriors to a pruned one."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,20 @@ import keras
 from tensorflow_probability import distributions as tfd
 
 from keras_bmr.layers.conversion import copy_model
+from keras_bmr.layers.traversal import variational_layers
 from keras_bmr.pruning import criteria, defaults, groups, reduced_priors
 from keras_bmr.pruning.checks import check_something_left
 from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.model_reduction import ModelReduction
-from keras_bmr.pruning.posterior_weights import posterior_weights
+from keras_bmr.pruning.posterior_weights import (
+    PosteriorSource,
+    posterior_source,
+    posterior_weights,
+)
 
 
 def reduce_model(
-    model: keras.Model,
+    source: keras.Model | PosteriorSource,
     reduced_prior: str
     | tfd.Distribution
     | reduced_priors.ReducedPrior = defaults.REDUCED_PRIOR,
@@ -25,15 +30,20 @@ def reduce_model(
     skip: Sequence[str] = (),
     write_back: bool = False,
 ) -> keras.Model:
-    """Copies a Bayesian model and prunes the copy by its log evidence.
+    """Copies a model and prunes the copy by its log evidence.
 
-    The copy is Bayesian and trainable; pruned weights stay zero when it is fitted.
-    What has no part in its output any more goes, too, see `remove_dead_paths`, but
-    not where a share was asked for: `sparsity` is met exactly.
+    The copy of a Bayesian model is Bayesian, that of an ordinary one with posteriors
+    from elsewhere is an ordinary one. Pruned weights stay zero when it is fitted, and
+    after it was saved and loaded.
+
+    In a Bayesian model, what has no part in its output any more goes, too, see
+    `remove_dead_paths`, but not where a share was asked for: `sparsity` is met
+    exactly.
 
     Args:
-        model: A built Sequential or Functional model with Bayesian layers. To prune
-            a subclassed model in place, use `ModelReduction(model).apply(model)`.
+        source: A built Sequential or Functional model with Bayesian layers, or
+            posteriors for one without, see `ModelReduction`. To prune a subclassed
+            model in place, use `ModelReduction(model).apply(model)`.
         reduced_prior: See `ModelReduction`.
         criterion: See `ModelReduction`.
         granularity: See `ModelReduction`.
@@ -61,8 +71,9 @@ def reduce_model(
     References:
         Friston, Parr and Zeidman, Bayesian model reduction, arXiv 1805.07092.
     """
+    source = posterior_source(source)
     reduction = ModelReduction(
-        model,
+        source,
         reduced_prior=reduced_prior,
         criterion=criterion,
         granularity=granularity,
@@ -70,9 +81,9 @@ def reduce_model(
         sparsity=sparsity,
         skip=skip,
     )
-    reduced = copy_model(model)
+    reduced = copy_model(source.model)
     reduction.apply(reduced, write_back=write_back)
-    if sparsity is None:
+    if sparsity is None and variational_layers(reduced):
         remove_dead_paths(reduced, skip=skip)
         check_something_left(
             (weight, weight.alive()) for weight in posterior_weights(reduced)

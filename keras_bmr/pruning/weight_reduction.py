@@ -1,46 +1,95 @@
 """The reduction of one weight tensor."""
 
-import dataclasses
-from collections.abc import Sequence
+import functools
 
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
-from keras_bmr.pruning.criteria import Criterion
-from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.criteria.criterion import Criterion, WeightEvidence
 from keras_bmr.pruning.posterior_weights import PosteriorWeight
+from keras_bmr.pruning.prunable_weight import PrunableWeight
 from keras_bmr.pruning.reduced_priors import ReducedPrior
 from keras_bmr.reduction import Reduction, model_reduction
 
 
-@dataclasses.dataclass
 class WeightReduction:
     """What is known of one weight tensor.
 
+    Args:
+        weight: The weight.
+
     Attributes:
-        source: The weight.
-        alive: Boolean array with the shape of the weight, False where it was pruned
-            before.
-        delta_f: Log Bayes factor of each entry in nats, 0 where not alive.
-        groups: The groups of its entries.
-        scores: One score per group.
+        weight: The weight.
+        delta_f: Log Bayes factor of each entry in nats, 0 where it was pruned before
+            or the weight has no posterior.
         keep: Boolean array with the shape of the weight, the decision.
     """
 
-    source: PosteriorWeight
-    alive: np.ndarray
-    delta_f: np.ndarray
-    groups: ParameterGroups
-    scores: np.ndarray
-    keep: np.ndarray
+    def __init__(self, weight: PrunableWeight) -> None:
+        self.weight = weight
+        self.delta_f = np.broadcast_to(np.float32(0), weight.shape)
 
-    def prune_groups(self, chosen: np.ndarray) -> None:
-        """Decides which groups to prune.
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the weight brings evidence."""
+        return isinstance(self.weight, PosteriorWeight)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return self.delta_f.shape
+
+    @functools.cached_property
+    def alive(self) -> np.ndarray:
+        """Boolean array with the shape of the weight, False where pruned before."""
+        return self.weight.alive()
+
+    @functools.cached_property
+    def keep(self) -> np.ndarray:
+        """Boolean array with the shape of the weight, the decision."""
+        return self.alive
+
+    def analyse(self, reduced_prior: ReducedPrior, criterion: Criterion) -> np.ndarray:
+        """Computes the log Bayes factors.
 
         Args:
-            chosen: Boolean array with one entry per group, True to prune.
+            reduced_prior: The reduced prior.
+            criterion: What scores the groups.
+
+        Returns:
+            The statistic of the criterion, with the shape of the weight; 0 where
+            pruned before.
+
+        Raises:
+            ValueError: If a parameter of the posterior is NaN or infinite, the
+                reduced posterior is improper, or a log Bayes factor or statistic is
+                NaN.
+            NotImplementedError: If no reduction is known for the distributions.
         """
-        self.keep = self.alive & ~self.groups.expand(chosen)
+        posterior, prior = self.weight.posterior(), self.weight.prior()
+        reduction = _reduce(self.weight, posterior, prior, reduced_prior)
+        delta_f = reduction.delta_f.numpy()
+        # Only the log Bayes factors are needed: a large layer's memory is precious.
+        del reduction
+        self.delta_f = self._checked("log Bayes factor", delta_f)
+        evidence = WeightEvidence(self.weight, posterior, prior, self.delta_f)
+        statistic = criterion.statistic(evidence)
+        if statistic is self.delta_f:
+            return statistic
+        return self._checked("score", np.asarray(statistic))
+
+    def _checked(self, name: str, values: np.ndarray) -> np.ndarray:
+        values = np.broadcast_to(values, self.alive.shape)
+        if not self.alive.all():
+            values = np.where(self.alive, values, 0)
+        num_bad = np.count_nonzero(np.isnan(values))
+        if num_bad:
+            raise ValueError(
+                f"The {name} of {self.weight.label} is NaN in {num_bad} of "
+                f"{values.size} entries. Check that its posterior and prior have a "
+                "density at the reduced prior."
+            )
+        return values
 
     def log_bayes_factor(self) -> float:
         """Log Bayes factor in nats of the entries that are to be pruned."""
@@ -48,11 +97,11 @@ class WeightReduction:
         return float(np.sum(self.delta_f, where=~self.keep, dtype=np.float64))
 
 
-def reduce_weight(source: PosteriorWeight, reduced_prior: ReducedPrior) -> Reduction:
+def reduce_weight(weight: PosteriorWeight, reduced_prior: ReducedPrior) -> Reduction:
     """Compares the prior of a weight with a reduced one.
 
     Args:
-        source: The weight.
+        weight: The weight.
         reduced_prior: The reduced prior.
 
     Returns:
@@ -63,11 +112,11 @@ def reduce_weight(source: PosteriorWeight, reduced_prior: ReducedPrior) -> Reduc
             reduced posterior is improper.
         NotImplementedError: If no reduction is known for the distributions.
     """
-    return _reduce(source, source.posterior(), source.prior(), reduced_prior)
+    return _reduce(weight, weight.posterior(), weight.prior(), reduced_prior)
 
 
 def _reduce(
-    source: PosteriorWeight,
+    weight: PosteriorWeight,
     posterior: tfd.Distribution,
     prior: tfd.Distribution,
     reduced_prior: ReducedPrior,
@@ -77,63 +126,4 @@ def _reduce(
             posterior, prior, reduced_prior.distribution(posterior.dtype)
         )
     except ValueError as error:
-        raise ValueError(f"Cannot reduce {source.label}. {error}") from error
-
-
-def analyse_weight(
-    source: PosteriorWeight,
-    reduced_prior: ReducedPrior,
-    criterion: Criterion,
-    groups_class: type[ParameterGroups],
-) -> WeightReduction:
-    """Computes log Bayes factors and scores; all is kept so far.
-
-    Args:
-        source: The weight.
-        reduced_prior: The reduced prior.
-        criterion: What scores the groups.
-        groups_class: What forms them.
-
-    Returns:
-        The analysis.
-
-    Raises:
-        ValueError: As `reduce_weight`, and if a log Bayes factor or score is NaN.
-        NotImplementedError: As `reduce_weight`.
-    """
-    alive = source.alive()
-    posterior, prior = source.posterior(), source.prior()
-    reduction = _reduce(source, posterior, prior, reduced_prior)
-    delta_f = reduction.delta_f.numpy()
-    # Only the log Bayes factors are needed: a large layer's memory is precious.
-    del reduction
-    delta_f = np.broadcast_to(delta_f, alive.shape)
-    if not alive.all():
-        delta_f = np.where(alive, delta_f, 0)
-    groups = groups_class(alive)
-    scores = np.asarray(criterion.scores(posterior, prior, delta_f, groups))
-    for name, values in (("log Bayes factor", delta_f), ("score", scores)):
-        if np.isnan(values).any():
-            raise ValueError(
-                f"The {name} of {source.label} is NaN in "
-                f"{np.count_nonzero(np.isnan(values))} of {values.size} entries. Check "
-                "that its posterior and prior have a density at the reduced prior."
-            )
-    return WeightReduction(source, alive, delta_f, groups, scores, alive)
-
-
-def by_layer(weights: Sequence[WeightReduction]) -> list[list[WeightReduction]]:
-    """Puts the weights of each layer together.
-
-    Args:
-        weights: In the order of the model, so that those of a layer are neighbours.
-
-    Returns:
-        One list per layer.
-    """
-    layers: list[list[WeightReduction]] = []
-    for weight in weights:
-        if not layers or layers[-1][0].source.layer is not weight.source.layer:
-            layers.append([])
-        layers[-1].append(weight)
-    return layers
+        raise ValueError(f"Cannot reduce {weight.label}. {error}") from error

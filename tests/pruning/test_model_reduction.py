@@ -232,8 +232,8 @@ def test_threshold_of_another_criterion(dense_model):
 
 def test_a_criterion_of_ones_own(dense_model):
     class Largest(keras_bmr.pruning.Criterion):
-        def scores(self, posterior, prior, delta_f, groups):
-            return groups.sum(np.abs(posterior.mean()))
+        def statistic(self, evidence):
+            return np.abs(evidence.posterior.mean())
 
     reduction = ModelReduction(dense_model, criterion=Largest(), threshold=0.5)
     mean, _ = posterior_arrays(dense_model, "hidden")

@@ -3,11 +3,13 @@
 from keras_bmr.identifiers import resolve
 from keras_bmr.pruning.criteria.criterion import Criterion
 from keras_bmr.pruning.criteria.delta_f import DeltaF
+from keras_bmr.pruning.criteria.expected_value import ExpectedValue
 from keras_bmr.pruning.criteria.magnitude import Magnitude
 from keras_bmr.pruning.criteria.signal_to_noise import SignalToNoise
 
 CRITERIA = {
     "delta_f": DeltaF,
+    "expected_value": ExpectedValue,
     "magnitude": Magnitude,
     "signal_to_noise": SignalToNoise,
 }
@@ -31,4 +33,12 @@ def get(identifier: str | dict | type | Criterion) -> Criterion:
     return resolve(identifier, CRITERIA, Criterion, "criterion")
 
 
-__all__ = ["CRITERIA", "Criterion", "DeltaF", "Magnitude", "SignalToNoise", "get"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "DeltaF",
+    "ExpectedValue",
+    "Magnitude",
+    "SignalToNoise",
+    "get",
+]

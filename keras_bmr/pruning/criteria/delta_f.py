@@ -1,10 +1,8 @@
 """The log Bayes factor as a criterion."""
 
 import numpy as np
-from tensorflow_probability import distributions as tfd
 
-from keras_bmr.pruning.criteria.criterion import Criterion
-from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.criteria.criterion import Criterion, WeightEvidence
 
 
 class DeltaF(Criterion):
@@ -23,13 +21,6 @@ class DeltaF(Criterion):
 
     is_log_bayes_factor = True
 
-    def scores(
-        self,
-        posterior: tfd.Distribution,
-        prior: tfd.Distribution,
-        delta_f: np.ndarray,
-        groups: ParameterGroups,
-    ) -> np.ndarray:
-        """See `Criterion.scores`."""
-        del posterior, prior
-        return groups.sum(delta_f)
+    def statistic(self, evidence: WeightEvidence) -> np.ndarray:
+        """See `Criterion.statistic`."""
+        return evidence.delta_f

@@ -1,10 +1,8 @@
 """The magnitude of a weight as a criterion."""
 
 import numpy as np
-from tensorflow_probability import distributions as tfd
 
-from keras_bmr.pruning.criteria.criterion import Criterion
-from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.criteria.criterion import Criterion, WeightEvidence
 
 
 class Magnitude(Criterion):
@@ -21,13 +19,10 @@ class Magnitude(Criterion):
         efficient neural networks, NeurIPS 2015.
     """
 
-    def scores(
-        self,
-        posterior: tfd.Distribution,
-        prior: tfd.Distribution,
-        delta_f: np.ndarray,
-        groups: ParameterGroups,
-    ) -> np.ndarray:
-        """See `Criterion.scores`."""
-        del prior, delta_f
-        return -np.sqrt(groups.mean(np.square(posterior.mean())))
+    def statistic(self, evidence: WeightEvidence) -> np.ndarray:
+        """See `Criterion.statistic`."""
+        return np.square(evidence.posterior.mean())
+
+    def score(self, total: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """See `Criterion.score`."""
+        return -np.sqrt(total / np.maximum(count, 1))

@@ -1,10 +1,8 @@
 """The signal-to-noise ratio of a weight as a criterion."""
 
 import numpy as np
-from tensorflow_probability import distributions as tfd
 
-from keras_bmr.pruning.criteria.criterion import Criterion
-from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.criteria.criterion import Criterion, WeightEvidence
 
 
 class SignalToNoise(Criterion):
@@ -21,14 +19,10 @@ class SignalToNoise(Criterion):
         section 5.
     """
 
-    def scores(
-        self,
-        posterior: tfd.Distribution,
-        prior: tfd.Distribution,
-        delta_f: np.ndarray,
-        groups: ParameterGroups,
-    ) -> np.ndarray:
-        """See `Criterion.scores`."""
-        del prior, delta_f
-        ratio = posterior.mean() / posterior.stddev()
-        return -np.sqrt(groups.mean(np.square(ratio)))
+    def statistic(self, evidence: WeightEvidence) -> np.ndarray:
+        """See `Criterion.statistic`."""
+        return np.square(evidence.posterior.mean() / evidence.posterior.stddev())
+
+    def score(self, total: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """See `Criterion.score`."""
+        return -np.sqrt(total / np.maximum(count, 1))
