@@ -66,6 +66,26 @@ class WeightsWithPosteriors:
         scale = self._prior_family.expected_scale(weight.prior_state)
         return self._scaled(weight, scale)
 
+    def unmasked_posterior(self, name: str) -> tfd.Distribution:
+        """As `posterior`, with a density where weights are pruned, too.
+
+        Args:
+            name: One of `random_weight_names`.
+
+        Returns:
+            Distribution with the batch shape of the weight. Pruned entries are what
+            the variables of the layer make of them, which says nothing of the model.
+
+        Raises:
+            ValueError: If the layer has no such weight.
+        """
+        weight = self._random_weight(name)
+        return self._posterior_family.rescale(
+            self._standardised_posterior(weight),
+            self._prior_family.expected_scale(weight.prior_state),
+            tf.ones(weight.mask.shape, tf.bool),
+        )
+
     def prior(self, name: str) -> tfd.Distribution:
         """The prior of a weight, built from the current values.
 

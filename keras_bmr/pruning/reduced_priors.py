@@ -1,5 +1,8 @@
 """What a weight is reduced to, and from which log Bayes factor on."""
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -7,65 +10,15 @@ from tensorflow_probability import distributions as tfd
 from keras_bmr.argument_checks import require_integer, require_positive
 from keras_bmr.identifiers import resolve
 from keras_bmr.pruning import defaults
+from keras_bmr.pruning.noise_reduced_priors import (
+    REFERENCE_THRESHOLD,
+    BMRSNormal,
+    BMRSUniform,
+)
+from keras_bmr.pruning.reduced_prior import ReducedPrior
 
 # Intermediate results of this many entries stay in the cache of a core.
 _CHUNK_SIZE = 2**18
-
-
-class ReducedPrior:
-    """A reduced prior with the log Bayes factor above which it wins.
-
-    Args:
-        distribution: A scalar `tfd` distribution, or one that broadcasts to the
-            shape of every weight. Its location, if it has one, is 0, which is what
-            pruned weights become.
-
-    Raises:
-        ValueError: If `distribution` is none, or lies elsewhere.
-    """
-
-    def __init__(self, distribution: tfd.Distribution) -> None:
-        if (
-            not isinstance(distribution, tfd.Distribution)
-            or distribution.event_shape.rank != 0
-        ):
-            raise ValueError(
-                "Invalid value for `distribution`: expected a `tfd` distribution of "
-                f"scalars. Received: distribution={distribution!r}"
-            )
-        location = np.asarray(getattr(distribution, "loc", 0.0))
-        if np.any(location != 0):
-            raise ValueError(
-                "A reduced prior must be centred at 0, since weights that are pruned "
-                "become 0. For the evidence of another value call "
-                "`keras_bmr.reduction.model_reduction` on `layer.posterior(name)` and "
-                f"`layer.prior(name)`. Received: {type(distribution).__name__} with "
-                f"loc={location}"
-            )
-        self._distribution = distribution
-
-    @property
-    def is_point_mass(self) -> bool:
-        """Whether a weight under this prior has a fixed value."""
-        return isinstance(self._distribution, tfd.Deterministic)
-
-    def distribution(self, dtype: tf.DType) -> tfd.Distribution:
-        """The reduced prior of a weight of the given dtype."""
-        del dtype
-        return self._distribution
-
-    def threshold(self, delta_f: np.ndarray) -> float:
-        """The log Bayes factor in nats above which a layer's group is pruned.
-
-        Args:
-            delta_f: Array of shape (groups,), the log Bayes factors of the groups of
-                one layer that are not pruned yet.
-
-        Returns:
-            The threshold.
-        """
-        del delta_f
-        return defaults.THRESHOLD
 
 
 class PointMass(ReducedPrior):
@@ -158,7 +111,14 @@ class SpikeAndSlab(PointMass):
         return min(zeta, -self.margin)
 
 
-REDUCED_PRIORS = {"point_mass": PointMass, "spike_and_slab": SpikeAndSlab}
+REDUCED_PRIORS: dict[str, Callable[[], ReducedPrior]] = {
+    "point_mass": PointMass,
+    "spike_and_slab": SpikeAndSlab,
+    "bmrs_n": BMRSNormal,
+    "bmrs_n_reference": functools.partial(BMRSNormal, threshold=REFERENCE_THRESHOLD),
+    "bmrs_u8": functools.partial(BMRSUniform, p1=8),
+    "bmrs_u4": functools.partial(BMRSUniform, p1=4),
+}
 
 
 def get(identifier: str | tfd.Distribution | ReducedPrior) -> ReducedPrior:
