@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_bmr.export import converter, examples, operators, verify
+from keras_bmr.export import converter, examples, latency, operators, verify
 from keras_bmr.export.network import (
     deterministic_network,
     input_specifications,
@@ -80,7 +80,7 @@ def export_tflite(
     ```
     """
     path = _check_arguments(path, quantize, representative_data, batch_size, sparse)
-    verify.interpreter_class()
+    latency.litert_interpreter()
     network = deterministic_network(model)
     specifications = input_specifications(network, batch_size)
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.export.converter import quiet
+from keras_bmr.export import latency
 from keras_bmr.export.network import call_flat
 
 # Largest absolute difference over max(1, largest output), for unquantised kernels.
@@ -15,7 +15,6 @@ _TOLERANCE = {None: 1e-4, "float16": 1e-2}
 # For quantised kernels: relative difference that is always or never accepted; in
 # between, the predictions decide.
 _CLOSE, _FAR, _MIN_AGREEMENT = 0.05, 0.2, 0.95
-_MIN_RUNS, _MAX_RUNS, _LATENCY_SECONDS = 50, 1000, 0.2
 _SLOW_SECONDS = 5.0
 _KERAS_BATCH_SIZE = 128
 
@@ -28,22 +27,6 @@ class Comparison:
     scaled_difference: float
     relative_difference: float
     top1_agreement: float | None
-
-
-def interpreter_class() -> type:
-    """Returns LiteRT's `Interpreter`.
-
-    Raises:
-        ImportError: If ai-edge-litert is not installed.
-    """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            "Every exported file is verified by the LiteRT interpreter, which is not "
-            "installed. Run `pip install keras_bmr[litert]`."
-        ) from error
-    return Interpreter
 
 
 def run_keras(
@@ -88,14 +71,7 @@ def run_file(
     Raises:
         RuntimeError: If the interpreter refuses the file.
     """
-    try:
-        with quiet():
-            interpreter = interpreter_class()(model_path=path, num_threads=1)
-            interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise RuntimeError(
-            f"The LiteRT interpreter does not load the converted model: {error}"
-        ) from error
+    interpreter = latency.load(path)
     inputs = [detail["index"] for detail in interpreter.get_input_details()]
     outputs = [detail["index"] for detail in interpreter.get_output_details()]
 
@@ -106,7 +82,8 @@ def run_file(
         return [interpreter.get_tensor(index) for index in outputs]
 
     values = _in_batches(call, examples, batch_size)
-    return values, _latency(interpreter.invoke)
+    (seconds,) = latency.median_seconds([interpreter.invoke])
+    return values, 1e3 * seconds
 
 
 def compare(keras_outputs: list, file_outputs: list) -> Comparison:
@@ -198,17 +175,3 @@ def _in_batches(call, examples: list, batch_size: int) -> list[np.ndarray]:
         if bar is not None:
             bar.update(step + 1)
     return [np.concatenate(output) for output in zip(*results, strict=True)]
-
-
-def _latency(invoke) -> float:
-    """Returns the median milliseconds of a call, after five to warm up."""
-    for _ in range(5):
-        invoke()
-    seconds = []
-    while len(seconds) < _MIN_RUNS or (
-        sum(seconds) < _LATENCY_SECONDS and len(seconds) < _MAX_RUNS
-    ):
-        start = time.perf_counter()
-        invoke()
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds))

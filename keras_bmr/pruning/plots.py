@@ -1,13 +1,12 @@
 """Pictures of a reduction."""
 
 import os
-import pathlib
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_bmr import figures
 from keras_bmr.pruning.summary import LayerReduction
 
 # Beyond these quantiles lie weights that are kept or pruned without any doubt; the
@@ -19,7 +18,7 @@ _NUM_BINS = 100
 def plot_reduction(
     delta_f: np.ndarray,
     layers: Sequence[LayerReduction],
-    path: str | pathlib.Path | None = None,
+    path: str | os.PathLike | None = None,
 ) -> Any:
     """Plots a histogram of delta_f and the share of each layer that is kept.
 
@@ -35,14 +34,7 @@ def plot_reduction(
         ImportError: If matplotlib is not installed.
         ValueError: If `path` has a suffix that matplotlib does not know.
     """
-    try:
-        # Not pyplot, which would choose a backend for the whole process.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib. Install it with `pip install keras_bmr[plots]`."
-        ) from error
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = figures.new_figure(11, 4)
     histogram, shares = figure.subplots(1, 2)
     low, high = np.quantile(delta_f, _QUANTILES) if delta_f.size else (-1.0, 1.0)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -60,17 +52,5 @@ def plot_reduction(
     shares.invert_yaxis()
     shares.set(xlabel="share of weights kept", xlim=(0, 1))
     if path is not None:
-        _save(figure, pathlib.Path(path))
+        figures.save(figure, path)
     return figure
-
-
-def _save(figure: Any, path: pathlib.Path) -> None:
-    """Writes the file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        figure.savefig(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
