@@ -6,6 +6,7 @@ from keras_bmr.objectives.calibration import (
     negative_log_likelihood,
 )
 from keras_bmr.objectives.kl_weight import kl_factor, set_kl_factor, set_num_examples
+from keras_bmr.objectives.log_likelihood import LogLikelihood
 from keras_bmr.objectives.predictive import (
     PredictiveMoments,
     predictive,
@@ -13,6 +14,7 @@ from keras_bmr.objectives.predictive import (
 )
 
 __all__ = [
+    "LogLikelihood",
     "PredictiveMoments",
     "accuracy",
     "expected_calibration_error",

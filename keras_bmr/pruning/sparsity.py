@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from keras_bmr.layers.registry import variational_class
 from keras_bmr.layers.traversal import (
     require_variational_layers,
     variational_layers,
 )
+from keras_bmr.pruning.prunable_weight import ordinary_kernels
 
 
 def sparsity(model: keras.Model) -> float:
@@ -52,14 +52,5 @@ def _nonzero_masks(model: keras.Model) -> Iterator[np.ndarray]:
             for name in layer.random_weight_names:
                 yield layer.mask(name).numpy()
         return
-    seen = set()
-    for layer in model._flatten_layers(include_self=True, recursive=True):
-        target = variational_class(type(layer))
-        if target is None or not layer.built:
-            continue
-        for variable in target.random_weights(layer).values():
-            # Vectors are scales of normalisations. The weights of a sublayer may be
-            # named by the layer around it, too.
-            if len(variable.shape) > 1 and id(variable) not in seen:
-                seen.add(id(variable))
-                yield variable.numpy() != 0
+    for weight in ordinary_kernels(model):
+        yield weight.variable.numpy() != 0
