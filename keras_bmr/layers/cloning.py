@@ -105,12 +105,12 @@ def clone_with(
     Returns:
         A new, uncompiled model.
     """
-    with _uncompiled(model):
+    with uncompiled(model):
         clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
     pairs = list(zip(within(model), within(clone), strict=True))
     for original, copied in pairs:
         if type(original) is type(copied):
-            _copy_state(original, copied)
+            copy_state(original, copied)
         else:
             _copy_common_variables(original, copied)
     # Afterwards, since the random weights may belong to sublayers.
@@ -131,8 +131,15 @@ def clone_with(
 
 
 @contextlib.contextmanager
-def _uncompiled(model: keras.Model) -> Iterator[None]:
-    """Keeps Keras from compiling a clone, for which the loss must be serialisable."""
+def uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keeps Keras from compiling a clone, for which the loss must be serialisable.
+
+    Args:
+        model: The model to be cloned.
+
+    Yields:
+        Nothing.
+    """
     models = [m for m in within(model) if getattr(m, "compiled", False)]
     for compiled in models:
         compiled.compiled = False
@@ -155,8 +162,13 @@ def within(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     return layer._flatten_layers(include_self=True, recursive=True)
 
 
-def _copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Copies what Keras would save of a layer itself to one of the same class."""
+def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Copies what Keras would save of a layer itself to one of the same class.
+
+    Args:
+        source: A built layer.
+        target: A built layer of the same class.
+    """
     # Variables alone are not enough: Normalization computes with tensors made of them,
     # and a vocabulary is no variable.
     store: dict[str, Any] = {}

@@ -7,7 +7,7 @@ import keras
 
 from keras_bmr.argument_checks import require_integer
 from keras_bmr.layers.checks import check_clonable, check_finite
-from keras_bmr.layers.cloning import _copy_state, _uncompiled, copy_layer, within
+from keras_bmr.layers.cloning import copy_layer, copy_state, uncompiled, within
 from keras_bmr.layers.multiplicative_noise import MultiplicativeNoise
 from keras_bmr.layers.traversal import layers_named, variational_layers
 
@@ -116,7 +116,7 @@ def add_noise_gates(
         )
         return gates[-1]
 
-    with _uncompiled(model):
+    with uncompiled(model):
         gated = _copy(model, skipped, gate_behind)
     if not gates:
         raise ValueError(
@@ -231,4 +231,4 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
             _copy_weights(layer, copied)
             continue
         for original, copy in zip(within(layer), within(copied), strict=True):
-            _copy_state(original, copy)
+            copy_state(original, copy)
