@@ -1,0 +1,20 @@
+"""Channels: which belong together, and the model without those that are gone."""
+
+from keras_bmr.pruning.channels.graph import ChannelGraph, WeightAxis
+from keras_bmr.pruning.channels.registry import register_channel_rule
+from keras_bmr.pruning.channels.rule import (
+    ChannelRule,
+    ChannelwiseRule,
+    ElementwiseRule,
+    FixedRule,
+)
+
+__all__ = [
+    "ChannelGraph",
+    "ChannelRule",
+    "ChannelwiseRule",
+    "ElementwiseRule",
+    "FixedRule",
+    "WeightAxis",
+    "register_channel_rule",
+]

@@ -1,0 +1,334 @@
+"""What a rule says of a layer class, and the rules that need no weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_bmr.pruning.channels.calls import Call
+from keras_bmr.pruning.channels.labels import FIXED, along, channel_axis
+from keras_bmr.pruning.channels.layer_weights import LayerWeights
+
+Weights = Callable[[keras.layers.Layer], LayerWeights]
+
+
+class Recorder(Protocol):
+    """What a rule tells the graph, see `ChannelGraph`."""
+
+    def new(self, layer: keras.layers.Layer, count: int) -> np.ndarray:
+        """Labels for the channels that a layer makes, of shape (count,)."""
+
+    def couple(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Makes channels come and go together."""
+
+    def fix(self, labels: np.ndarray) -> None:
+        """Makes channels stay."""
+
+    def weight(
+        self,
+        layer: keras.layers.Layer,
+        name: str,
+        axis: int,
+        labels: np.ndarray,
+        role: str,
+    ) -> None:
+        """Says whose channels the positions along an axis of a weight are."""
+
+
+class ChannelRule:
+    """How channels pass through one class of layers.
+
+    Arrays of labels, constants and the like broadcast to the shape of their tensor
+    and have size 1 on all axes but that of the channels. A constant is the value that
+    a channel has for every input of the model, NaN where there is none.
+    """
+
+    def trace(
+        self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
+    ) -> list[np.ndarray]:
+        """Follows the channels through a call.
+
+        Args:
+            call: The call.
+            inputs: Labels of its inputs.
+            recorder: Takes couplings and axes of weights.
+
+        Returns:
+            Labels of the outputs, and behind them those of channels inside of the
+            layer, such as heads.
+        """
+        raise NotImplementedError
+
+    def constants(
+        self, call: Call, inputs: Sequence[np.ndarray], weights: Weights
+    ) -> list[np.ndarray]:
+        """Follows constants through a call, outside training.
+
+        Args:
+            call: The call.
+            inputs: Constants of its inputs.
+            weights: Gives the weights of a layer.
+
+        Returns:
+            Constants of the outputs; by default there are none.
+        """
+        del inputs, weights
+        return [np.full((1,) * len(shape), np.nan) for shape in call.output_shapes]
+
+    def reads(
+        self,
+        call: Call,
+        constants: Sequence[np.ndarray],
+        alive: Sequence[np.ndarray],
+        weights: Weights,
+    ) -> list[np.ndarray]:
+        """Which channels a call has need of.
+
+        A channel whose weights are all zero is not needed, nor is one whose constant
+        can be folded. Channels that are coupled with outputs need no mention.
+
+        Args:
+            call: The call.
+            constants: Constants of the inputs.
+            alive: Which of the channels that `trace` returned stay, boolean.
+            weights: Gives the weights of a layer.
+
+        Returns:
+            Boolean array for each input; by default nothing is needed. Where a layer
+            reads what it makes, arrays in the order of `trace` follow.
+        """
+        del constants, alive, weights
+        return [np.zeros((1,) * len(shape), bool) for shape in call.input_shapes]
+
+    def shifts(
+        self,
+        call: Call,
+        constants: Sequence[np.ndarray],
+        alive: Sequence[np.ndarray],
+        weights: Weights,
+    ) -> dict[str, np.ndarray]:
+        """What the biases of a layer gain when input channels go.
+
+        Args:
+            call: The call.
+            constants: Constants of the inputs.
+            alive: Which channels of the inputs stay, boolean.
+            weights: Gives the weights of a layer.
+
+        Returns:
+            What is added to the variable at each path, with its shape; by default
+            nothing.
+        """
+        del call, constants, alive, weights
+        return {}
+
+    def config(
+        self,
+        call: Call,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
+    ) -> dict[str, Any]:
+        """How the arguments of the layer change when channels go.
+
+        Args:
+            call: The call.
+            inputs: Which channels of the inputs stay, boolean.
+            outputs: Which of the channels that `trace` returned stay, boolean.
+
+        Returns:
+            The entries of the config that change; by default none.
+        """
+        del call, inputs, outputs
+        return {}
+
+    def input_rows(self, call: Call) -> Mapping[str, int] | None:
+        """Where a gate on the inputs can be folded into.
+
+        Args:
+            call: The call, which has one input.
+
+        Returns:
+            The axis along which each weight, named by its path, is multiplied; None
+            if nothing there has the effect of a gate.
+        """
+        del call
+        return None
+
+    def output_columns(self, call: Call) -> Mapping[str, int] | None:
+        """Where a gate on the outputs can be folded into.
+
+        Args:
+            call: The call, which has one output.
+
+        Returns:
+            As `input_rows`.
+        """
+        del call
+        return None
+
+    def move(self, call: Call, array: np.ndarray) -> np.ndarray | None:
+        """Moves what belongs to the channels of the input to those of the output.
+
+        Args:
+            call: The call, which has one input and one output.
+            array: An entry per channel, in the layout of labels.
+
+        Returns:
+            The same for the output; None if output channels are no input channels.
+        """
+        del call, array
+        return None
+
+    def commutes(self, call: Call) -> bool:
+        """Whether a gate before the call may as well stand behind it.
+
+        Args:
+            call: The call, which has one input and one output.
+
+        Returns:
+            True if positive factors of channels pass through.
+        """
+        del call
+        return False
+
+
+class FixedRule(ChannelRule):
+    """All channels that go in and come out must stay."""
+
+    def trace(
+        self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
+    ) -> list[np.ndarray]:
+        """See `ChannelRule.trace`."""
+        for labels in inputs:
+            recorder.fix(labels)
+        return [np.full((1,) * len(shape), FIXED) for shape in call.output_shapes]
+
+
+class ChannelwiseRule(ChannelRule):
+    """Each output channel is made of one input channel by itself.
+
+    A constant stays the same constant: so it is in pooling, or in what moves channels.
+    """
+
+    def trace(
+        self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
+    ) -> list[np.ndarray]:
+        """See `ChannelRule.trace`."""
+        (labels,) = inputs[:1]
+        moved = self.move(call, labels)
+        if moved is None:
+            return FixedRule().trace(call, inputs, recorder)
+        return [moved]
+
+    def constants(
+        self, call: Call, inputs: Sequence[np.ndarray], weights: Weights
+    ) -> list[np.ndarray]:
+        """See `ChannelRule.constants`."""
+        moved = self.move(call, inputs[0])
+        if moved is None:
+            return super().constants(call, inputs, weights)
+        return [moved]
+
+    def move(self, call: Call, array: np.ndarray) -> np.ndarray | None:
+        """See `ChannelRule.move`; as it is by default."""
+        del call
+        return array
+
+    def commutes(self, call: Call) -> bool:
+        """See `ChannelRule.commutes`."""
+        del call
+        return True
+
+
+class ElementwiseRule(ChannelwiseRule):
+    """Each number of the output is a function of the same number of the input.
+
+    Constants are found by calling the layer, so that a rule for a layer of one's own
+    needs nothing more than the registration.
+    """
+
+    def constants(
+        self, call: Call, inputs: Sequence[np.ndarray], weights: Weights
+    ) -> list[np.ndarray]:
+        """See `ChannelRule.constants`."""
+        (values,) = super().constants(call, inputs[:1], weights)
+        return [evaluate(call.operation, values)]
+
+    def commutes(self, call: Call) -> bool:
+        """See `ChannelRule.commutes`."""
+        del call
+        return False
+
+
+def evaluate(function: Callable, values: np.ndarray) -> np.ndarray:
+    """Applies an element-wise function to constants.
+
+    Args:
+        function: A layer or function.
+        values: Constants, NaN where there are none.
+
+    Returns:
+        Constants.
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return values
+    inputs = keras.ops.convert_to_tensor(np.where(known, values, 0), "float32")
+    outputs = np.asarray(keras.ops.cast(function(inputs), "float32"), "float64")
+    return np.where(known, outputs, np.nan)
+
+
+def labels_along(
+    labels: np.ndarray, axis: int, size: int, recorder: Recorder
+) -> np.ndarray:
+    """The labels of the channels along the axis where a layer looks for them.
+
+    Channels along another axis must stay.
+
+    Args:
+        labels: Labels of a tensor.
+        axis: Axis, counted from 0 or from the end.
+        size: Size of the axis.
+        recorder: Takes what must stay.
+
+    Returns:
+        Integer array of shape (size,).
+    """
+    found = along(labels, axis, size)
+    if found is None:
+        recorder.fix(labels)
+        return np.full(size, FIXED)
+    return found
+
+
+def constants_along(constants: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Constants of the channels along an axis.
+
+    Args:
+        constants: Constants of a tensor.
+        axis: Axis, counted from 0 or from the end.
+        size: Size of the axis.
+
+    Returns:
+        Array of shape (size,), NaN where there is none.
+    """
+    found = along(constants, axis, size)
+    return np.full(size, np.nan) if found is None else found
+
+
+def num_along(kept: np.ndarray, axis: int, size: int | None) -> int | None:
+    """The size that an axis shrinks to.
+
+    Args:
+        kept: Which channels of a tensor stay, boolean.
+        axis: Axis, counted from 0 or from the end.
+        size: Size of the axis before.
+
+    Returns:
+        The size after.
+    """
+    varying = channel_axis(kept)
+    if varying is None or varying != axis % kept.ndim:
+        return size
+    return int(np.count_nonzero(kept))
