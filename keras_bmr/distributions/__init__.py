@@ -4,14 +4,18 @@ from keras_bmr.distributions import (
     log_normal_gamma,
     truncated_log_normal_divergence,
 )
+from keras_bmr.distributions.continuous_spike_and_slab import ContinuousSpikeAndSlab
 from keras_bmr.distributions.log_scale_normal import LogScaleNormal
 from keras_bmr.distributions.log_uniform import LogUniform
 from keras_bmr.distributions.numerics import log_normal_mass
+from keras_bmr.distributions.spike_and_slab import SpikeAndSlab
 from keras_bmr.distributions.truncated_log_normal import TruncatedLogNormal
 
 __all__ = [
+    "ContinuousSpikeAndSlab",
     "LogScaleNormal",
     "LogUniform",
+    "SpikeAndSlab",
     "TruncatedLogNormal",
     "log_normal_gamma",
     "log_normal_mass",

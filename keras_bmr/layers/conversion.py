@@ -39,7 +39,7 @@ def to_variational(
     model: keras.Model,
     num_examples: int | None = None,
     posterior: Any = "mean_field_normal",
-    prior: Any = "empirical_bayes_normal",
+    prior: Any = None,
     bayesian_bias: bool = False,
     structured: bool = False,
     skip: Sequence[str] = (),
@@ -56,7 +56,7 @@ def to_variational(
         num_examples: Number of training examples, see `set_num_examples`. It can be
             set later, but must be before training.
         posterior: Posterior family of every layer.
-        prior: Prior of every layer.
+        prior: Prior of every layer; None stands for the default of the posterior.
         bayesian_bias: Whether biases get a posterior too.
         structured: Whether to add noise gates, so that whole units and channels can be
             pruned, see `keras_bmr.layers.add_noise_gates`. Call that function alone for

@@ -61,7 +61,8 @@ def flipout(
     Args:
         layer: The layer, for `linear` and the axes of its channels.
         inputs: Input of the layer.
-        kernel: Posterior of the kernel, symmetric about its mean.
+        kernel: Posterior of the kernel. What is flipped is the symmetric part of its
+            deviation, see `Posterior.centre_and_deviation`.
         seed: Integer tensor of shape (2,).
 
     Returns:
@@ -74,9 +75,8 @@ def flipout(
     dtype = layer.compute_dtype
     # `scaled_draw` of the layer has folded 1 in.
     noise_seed, input_seed, output_seed = (fold_in(seed, i) for i in (2, 3, 4))
-    mean, _ = layer.moments(kernel)
-    deviation = layer.sample(kernel, noise_seed) - mean
-    output = layer.linear(inputs, ops.cast(mean, dtype))
+    centre, deviation = layer.centre_and_deviation(kernel, noise_seed)
+    output = layer.linear(inputs, ops.cast(centre, dtype))
     input_shape, output_shape = ops.shape(inputs), ops.shape(output)
 
     def signs(shape: Any, axes: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:

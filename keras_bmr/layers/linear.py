@@ -83,6 +83,12 @@ class LinearVariational(Variational):
         """Mean and variance of a posterior, see `Posterior.moments`."""
         return self._posterior_family.moments(kernel)
 
+    def centre_and_deviation(
+        self, kernel: tfd.Distribution, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A draw from a posterior, see `Posterior.centre_and_deviation`."""
+        return self._posterior_family.centre_and_deviation(kernel, seed)
+
     def sample(self, kernel: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
         """A draw from a posterior, see `Posterior.sample`."""
         return self._posterior_family.sample(kernel, seed)

@@ -1,6 +1,7 @@
 """What a layer keeps for one weight that has a posterior."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -54,15 +55,21 @@ class PrunedStay(keras.constraints.Constraint):
     """Undoes what an optimiser does to pruned entries without a gradient.
 
     They have none, but momentum from before the pruning would still move them. A
-    constraint of the user's stays in force.
+    constraint of the user's stays in force. Being what an optimiser calls last, and
+    once per step, it also lets the layer set what has a closed form.
     """
 
     def __init__(
-        self, mask: keras.Variable, pruned_location: float, user_constraint: Any
+        self,
+        mask: keras.Variable,
+        pruned_location: float,
+        user_constraint: Any,
+        after_step: Callable[[tf.Tensor], None],
     ) -> None:
         self._mask = mask
         self._pruned_location = pruned_location
         self._user_constraint = user_constraint
+        self._after_step = after_step
 
     def __call__(self, value: Any) -> tf.Tensor:
         """Returns the value with the location of a pruned weight where it is one."""
@@ -71,11 +78,13 @@ class PrunedStay(keras.constraints.Constraint):
         value = tf.convert_to_tensor(value)
         mask = self._mask.value
         # Runs after every step, and mostly there is nothing to do.
-        return tf.cond(
+        value = tf.cond(
             tf.reduce_all(mask),
             lambda: value,
             lambda: tf.where(mask, value, tf.cast(self._pruned_location, value.dtype)),
         )
+        self._after_step(value)
+        return value
 
 
 def uncast(variable: keras.Variable) -> tf.Tensor:

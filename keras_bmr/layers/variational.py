@@ -4,6 +4,7 @@ The only place that knows how weights are drawn, where the KL divergence enters 
 loss, what a pruning mask does and how all of it is saved.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,7 +46,8 @@ class Variational(WeightsWithPosteriors):
         *args: Positional arguments of the Keras parent.
         posterior: Posterior family: a name, a config or a
             `keras_bmr.posteriors.Posterior`.
-        prior: Prior: a name, a config or a `keras_bmr.priors.Prior`.
+        prior: Prior: a name, a config or a `keras_bmr.priors.Prior`. None stands
+            for the default of the posterior family.
         estimator: How the loss is estimated in training; one of `ESTIMATORS` of
             the class. None stands for the first of them.
         bayesian_bias: Whether the bias gets a posterior too.
@@ -68,7 +70,7 @@ class Variational(WeightsWithPosteriors):
         self,
         *args: Any,
         posterior: Any = "mean_field_normal",
-        prior: Any = "empirical_bayes_normal",
+        prior: Any = None,
         estimator: str | None = None,
         bayesian_bias: bool = False,
         num_examples: int | None = None,
@@ -79,7 +81,10 @@ class Variational(WeightsWithPosteriors):
             kwargs["seed"] = seed
         super().__init__(*args, **kwargs)
         self._posterior_family = posteriors.get(posterior)
+        if prior is None:
+            prior = self._posterior_family.default_prior
         self._prior_family = priors.get(prior)
+        self._prior_family.check_posterior(self._posterior_family)
         self.estimator = self.ESTIMATORS[0] if estimator is None else estimator
         if self.estimator not in self.ESTIMATORS:
             raise ValueError(
@@ -165,7 +170,10 @@ class Variational(WeightsWithPosteriors):
             # half precision would round the location before it is scaled.
             location.regularizer = KLRegularizer(self, name, location.regularizer)
             location.constraint = PrunedStay(
-                mask, self._posterior_family.pruned_location, location.constraint
+                mask,
+                self._posterior_family.pruned_location,
+                location.constraint,
+                functools.partial(self.update_closed_forms, name),
             )
         if not random:
             raise ValueError(

@@ -129,6 +129,23 @@ class WeightsWithPosteriors:
             weight.mask.value,
         )
 
+    def update_closed_forms(self, name: str, location: tf.Tensor) -> None:
+        """Sets what posterior and prior of a weight do not learn by the gradient.
+
+        Optimisers call it after every step, see `Posterior.update`.
+
+        Args:
+            name: One of `random_weight_names`.
+            location: Value that the location variable is about to have.
+        """
+        weight = self._random[name]
+        family, mask = self._posterior_family, weight.mask.value
+        posterior = family.distribution(location, weight.posterior_state)
+        prior = self._prior_family.distribution(posterior, weight.prior_state, mask)
+        family.update(location, weight.posterior_state, prior)
+        posterior = family.distribution(location, weight.posterior_state)
+        self._prior_family.update(posterior, weight.prior_state, mask)
+
     # --- Pruning ---
 
     def mask(self, name: str) -> keras.Variable:

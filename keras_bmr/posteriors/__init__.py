@@ -4,10 +4,16 @@ from keras_bmr.identifiers import resolve
 from keras_bmr.posteriors.mean_field_normal import MeanFieldNormal
 from keras_bmr.posteriors.posterior import Posterior
 from keras_bmr.posteriors.sampling import sampling
+from keras_bmr.posteriors.spike_and_slab import (
+    ContinuousSpikeAndSlab,
+    SpikeAndSlab,
+)
 from keras_bmr.posteriors.truncated_log_normal import TruncatedLogNormal
 
 POSTERIORS = {
     "mean_field_normal": MeanFieldNormal,
+    "spike_and_slab": SpikeAndSlab,
+    "continuous_spike_and_slab": ContinuousSpikeAndSlab,
     "truncated_log_normal": TruncatedLogNormal,
 }
 
@@ -32,8 +38,10 @@ def get(identifier: str | dict | type | Posterior) -> Posterior:
 
 __all__ = [
     "POSTERIORS",
+    "ContinuousSpikeAndSlab",
     "MeanFieldNormal",
     "Posterior",
+    "SpikeAndSlab",
     "TruncatedLogNormal",
     "get",
     "sampling",

@@ -16,9 +16,14 @@ class Posterior:
 
     Attributes:
         pruned_location: What the location variable holds where a weight is pruned.
+        spike: Kind of the spike of a family with inclusion probabilities; the prior
+            must be of the same kind.
+        default_prior: Name of the prior unless another one is asked for.
     """
 
     pruned_location: float = 0.0
+    spike: str | None = None
+    default_prior: str = "empirical_bayes_normal"
 
     def add_weights(
         self, add_weight: Callable[..., keras.Variable], shape: tuple[int, ...]
@@ -66,6 +71,41 @@ class Posterior:
             Tensor with the shape of the draws, followed by that of the weight.
         """
         raise NotImplementedError
+
+    def centre_and_deviation(
+        self, distribution: tfd.Distribution, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws the weight once as the sum of a centre and a symmetric deviation.
+
+        The sign of the deviation can be flipped without changing the distribution of
+        the sum, which is what flipout needs. The centre may be random.
+
+        Args:
+            distribution: What `distribution` or `rescale` returned.
+            seed: Integer tensor of shape (2,).
+
+        Returns:
+            The centre and the deviation, each with the shape of the weight.
+        """
+        mean, _ = self.moments(distribution)
+        return mean, self.sample(distribution, seed) - mean
+
+    def update(
+        self,
+        location: tf.Tensor,
+        state: Mapping[str, keras.Variable],
+        prior: tfd.Distribution,
+    ) -> None:
+        """Sets variables whose optimum has a closed form; nothing by default.
+
+        Called after every step of the optimiser, before the prior's `update`.
+
+        Args:
+            location: Value of the location variable.
+            state: The variables of `add_weights`.
+            prior: The prior of the (standardised) weight.
+        """
+        del location, state, prior
 
     def moments(self, distribution: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of every weight.

@@ -9,12 +9,15 @@ from keras_bmr.priors.log_uniform import LogUniform
 from keras_bmr.priors.normal import Normal
 from keras_bmr.priors.prior import Prior
 from keras_bmr.priors.scale_mixture import ScaleMixtureNormal
+from keras_bmr.priors.spike_and_slab import ContinuousSpikeAndSlab, SpikeAndSlab
 
 PRIORS = {
     "normal": Normal,
     "layerwise_normal": LayerwiseNormal,
     "empirical_bayes_normal": EmpiricalBayesNormal,
     "scale_mixture_normal": ScaleMixtureNormal,
+    "spike_and_slab": SpikeAndSlab,
+    "continuous_spike_and_slab": ContinuousSpikeAndSlab,
     "log_uniform": LogUniform,
 }
 
@@ -39,11 +42,13 @@ def get(identifier: str | dict | type | Prior) -> Prior:
 
 __all__ = [
     "PRIORS",
+    "ContinuousSpikeAndSlab",
     "EmpiricalBayesNormal",
     "LayerwiseNormal",
     "LogUniform",
     "Normal",
     "Prior",
     "ScaleMixtureNormal",
+    "SpikeAndSlab",
     "get",
 ]

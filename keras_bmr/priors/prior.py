@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.posteriors.posterior import Posterior
+
 
 class Prior:
     """Prior of one weight tensor.
@@ -16,7 +18,32 @@ class Prior:
     A prior may be hierarchical, w = c * v with one positive random scale `c` for
     the whole tensor. Posterior and prior are then those of the standardised
     weight `v`; `sample_scale` and `expected_scale` speak of `c`.
+
+    Attributes:
+        spike: Kind of the spike of a prior with an inclusion rate; the posterior
+            must be of the same kind.
     """
+
+    spike: str | None = None
+
+    def check_posterior(self, posterior: Posterior) -> None:
+        """Checks that a family of posteriors can stand under this prior.
+
+        Args:
+            posterior: The family.
+
+        Raises:
+            ValueError: If only one of the two has a spike, or they have different
+                ones.
+        """
+        if posterior.spike != self.spike:
+            raise ValueError(
+                f"A {type(posterior).__name__} posterior cannot stand under a "
+                f"{type(self).__name__} prior: the divergence needs a spike in both or "
+                "in neither. Leave `prior` out, or give "
+                f"prior='{posterior.default_prior}'. Received: "
+                f"posterior.spike={posterior.spike!r}, prior.spike={self.spike!r}"
+            )
 
     def add_weights(
         self, add_weight: Callable[..., keras.Variable], shape: tuple[int, ...]
@@ -71,6 +98,23 @@ class Prior:
         """
         prior = self.distribution(posterior, state, mask)
         return masked_sum(tfd.kl_divergence(posterior, prior), mask)
+
+    def update(
+        self,
+        posterior: tfd.Distribution,
+        state: Mapping[str, keras.Variable],
+        mask: tf.Tensor,
+    ) -> None:
+        """Sets variables whose optimum has a closed form; nothing by default.
+
+        Called after every step of the optimiser.
+
+        Args:
+            posterior: The posterior of the (standardised) weight.
+            state: The variables of `add_weights`.
+            mask: Boolean tensor with the shape of the weight, False where pruned.
+        """
+        del posterior, state, mask
 
     def sample_scale(
         self, state: Mapping[str, keras.Variable], seed: tf.Tensor
