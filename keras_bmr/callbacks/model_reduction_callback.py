@@ -1,34 +1,42 @@
 """Reduction by log evidence again and again during one `fit`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_bmr import pruning
 from keras_bmr.callbacks.reduction_schedule import ReductionSchedule
+from keras_bmr.layers.traversal import layers_named, variational_layers
 from keras_bmr.pruning import (
     ModelReduction,
-    decisions,
+    PosteriorSource,
+    groups,
     remove_dead_paths,
     sparsity,
 )
+from keras_bmr.pruning.decisions import share_pruned
 
 
 class ModelReductionCallback(keras.callbacks.Callback):
     """Prunes the weights that the evidence pays least for, round by round.
 
-    After a round, units without inputs or without outputs are removed too, which
-    may take the sparsity slightly beyond its target. The logs of every epoch gain
-    `sparsity` and `log_bayes_factor`, in nats, of what was pruned after it.
+    After a round, units of a Bayesian model without inputs or without outputs are
+    removed too, which may take the sparsity slightly beyond its target. The logs of
+    every epoch gain `sparsity` and `log_bayes_factor`, in nats, of what was pruned
+    after it.
 
     Args:
         schedule: When and how much to prune.
         criterion: What ranks the weights, see `ModelReduction`.
         reduced_prior: What weights are compared with, see `ModelReduction`.
-        granularity: "weight" or "block", see `ModelReduction`.
+        granularity: "weight", "block" or "channel", see `ModelReduction`.
         skip: Names of layers to leave alone; the sparsity of the schedule is that of
             the others.
+        source: For an ordinary model, a function that is called with the model in
+            each round and returns the posteriors of its weights, such as
+            `lambda model: keras_bmr.laplace.Laplace(model, loss).fit((x, y))`; see
+            `keras_bmr.pruning.PosteriorSource`. A Bayesian model needs none.
         verbose: Whether to print a line per round.
 
     Raises:
@@ -49,6 +57,7 @@ class ModelReductionCallback(keras.callbacks.Callback):
         reduced_prior: Any = "point_mass",
         granularity: Any = pruning.defaults.GRANULARITY,
         skip: Sequence[str] = (),
+        source: Callable[[keras.Model], PosteriorSource] | None = None,
         verbose: bool = False,
     ) -> None:
         super().__init__()
@@ -58,25 +67,31 @@ class ModelReductionCallback(keras.callbacks.Callback):
                 f"Received: schedule={schedule!r}"
             )
         self.schedule = schedule
+        self.source = source
         self.verbose = verbose
         self._options = {
             "criterion": pruning.criteria.get(criterion),
             "reduced_prior": reduced_prior,
-            "granularity": pruning.groups.get(granularity),
+            "granularity": groups.get(granularity),
             "skip": skip,
             "verbose": False,
         }
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the model and the length of the training."""
-        # Raises for every invalid option before anything is trained.
-        ModelReduction(self.model, sparsity=self.schedule.sparsity, **self._options)
+        if self.source is None:
+            # Raises for every invalid option before anything is trained.
+            target = self.schedule.final_sparsity
+            ModelReduction(self.model, sparsity=target, **self._options)
+        else:
+            layers_named(self.model, self._options["skip"])
         epochs, needed = self.params.get("epochs"), self.schedule.last_epoch()
         if self.schedule.rounds is None and epochs is not None and epochs < needed:
             raise ValueError(
-                f"The schedule reaches a sparsity of {self.schedule.sparsity} after "
-                f"{needed} epochs. Train for longer, take larger shares or fewer "
-                f"epochs between rounds, or limit `rounds`. Received: epochs={epochs}"
+                "The schedule reaches a sparsity of "
+                f"{self.schedule.final_sparsity} after {needed} epochs. Train for "
+                "longer, take larger shares or fewer epochs between rounds, or limit "
+                f"`rounds`. Received: epochs={epochs}"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -84,25 +99,28 @@ class ModelReductionCallback(keras.callbacks.Callback):
         number = self.schedule.round_after(epoch)
         logs = {} if logs is None else logs
         logs["log_bayes_factor"] = 0.0
-        if number is not None and self._sparsity() < self.schedule.sparsity:
+        if number is not None:
             logs["log_bayes_factor"] = self._reduce(epoch, number)
         logs["sparsity"] = sparsity(self.model)
 
-    def _sparsity(self) -> float:
-        """The share that is pruned of the weights that may be pruned."""
-        return decisions.share_pruned(
-            pruning.groups.considered_groups(
-                self.model, self._options["granularity"], self._options["skip"]
+    def _reduce(self, epoch: int, number: int) -> float:
+        source = self.model if self.source is None else self.source(self.model)
+        reached = share_pruned(
+            groups.considered_groups(
+                source, self._options["granularity"], self._options["skip"]
             )
         )
-
-    def _reduce(self, epoch: int, number: int) -> float:
-        target = self.schedule.target(number, self._sparsity())
+        if reached >= self.schedule.final_sparsity:
+            return 0.0
         reduction = ModelReduction(
-            self.model, sparsity=target, ranking=self.schedule.ranking, **self._options
+            source,
+            sparsity=self.schedule.target(number, reached),
+            ranking=self.schedule.ranking,
+            **self._options,
         )
         reduction.apply(self.model)
-        remove_dead_paths(self.model, skip=self._options["skip"])
+        if variational_layers(self.model):
+            remove_dead_paths(self.model, skip=self._options["skip"])
         if self.verbose:
             print(
                 f"\nEpoch {epoch + 1}: round {number + 1} of reduction, "

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from keras_bmr.argument_checks import require_integer
 from keras_bmr.pruning.checks import RANKINGS
 
@@ -17,7 +19,8 @@ class ReductionSchedule:
 
     Args:
         sparsity: Share in (0, 1) of the weights to have pruned in the end; once it is
-            reached there are no further rounds.
+            reached there are no further rounds. A sequence of rising shares is what
+            each round aims at; `share` has no part in it then.
         start: Positive integer, number of epochs before the first round.
         every: Positive integer, number of epochs from one round to the next.
         share: Share in (0, 1) of the weights still there that one round prunes at
@@ -32,9 +35,12 @@ class ReductionSchedule:
 
     Example:
         >>> keras_bmr.callbacks.ReductionSchedule(0.99, start=15, share=(0.9, 0.3))
+        >>> keras_bmr.callbacks.ReductionSchedule(
+        ...     [0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99], every=10
+        ... )
     """
 
-    sparsity: float
+    sparsity: float | Sequence[float]
     start: int = 10
     every: int = 6
     share: float | Sequence[float] = 0.3
@@ -43,10 +49,16 @@ class ReductionSchedule:
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
-        if not 0 < self.sparsity < 1:
+        targets = self.targets or (self.final_sparsity,)
+        if not all(0 < target < 1 for target in targets):
             raise ValueError(
                 "`sparsity` must lie in (0, 1), the share of the weights to prune. "
                 f"Received: sparsity={self.sparsity}"
+            )
+        if list(targets) != sorted(set(targets)):
+            raise ValueError(
+                "The targets of the rounds must rise, since what is pruned does not "
+                f"return. Received: sparsity={self.sparsity}"
             )
         for name in ("start", "every", "rounds"):
             value = getattr(self, name)
@@ -65,6 +77,26 @@ class ReductionSchedule:
             )
 
     @property
+    def targets(self) -> tuple[float, ...]:
+        """The sparsity that each round aims at; empty if the shares say so."""
+        if np.ndim(self.sparsity) == 0:
+            return ()
+        return tuple(float(target) for target in self.sparsity)
+
+    @property
+    def final_sparsity(self) -> float:
+        """The share of the weights to have pruned in the end."""
+        if np.ndim(self.sparsity) == 0:
+            return self.sparsity
+        return self.targets[-1] if self.targets else math.nan
+
+    @property
+    def num_rounds(self) -> float:
+        """Largest number of rounds; infinity for no limit."""
+        limits = (self.rounds or math.inf, len(self.targets) or math.inf)
+        return min(limits)
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """The shares, one per round; the last holds for all later rounds."""
         if isinstance(self.share, Sequence):
@@ -81,7 +113,7 @@ class ReductionSchedule:
             The number of the round from 0, or None if there is none.
         """
         number, remainder = divmod(epoch + 1 - self.start, self.every)
-        if number < 0 or remainder or (self.rounds and number >= self.rounds):
+        if number < 0 or remainder or number >= self.num_rounds:
             return None
         return number
 
@@ -95,6 +127,8 @@ class ReductionSchedule:
         Returns:
             A share in [0, 1), not above the final one.
         """
+        if self.targets:
+            return self.targets[min(number, len(self.targets) - 1)]
         share = self.shares[min(number, len(self.shares) - 1)]
         return min(self.sparsity, 1 - (1 - sparsity) * (1 - share))
 
@@ -105,9 +139,9 @@ class ReductionSchedule:
             The number of epochs; infinity if `rounds` ends before that.
         """
         sparsity, number = 0.0, 0
-        while self.rounds is None or number < self.rounds:
+        while number < self.num_rounds:
             sparsity = self.target(number, sparsity)
-            if sparsity >= self.sparsity:
+            if sparsity >= self.final_sparsity:
                 return self.start + number * self.every
             number += 1
         return math.inf

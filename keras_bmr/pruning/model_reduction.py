@@ -20,8 +20,8 @@ from keras_bmr.pruning import (
     groups,
     reduced_priors,
 )
+from keras_bmr.pruning.counterparts import counterparts
 from keras_bmr.pruning.posterior_weights import PosteriorSource, posterior_source
-from keras_bmr.pruning.prunable_weight import PrunableWeight
 from keras_bmr.pruning.scored_groups import (
     ScoredGroups,
     by_layer,
@@ -244,7 +244,9 @@ class ModelReduction:
                 any weight, or `write_back` is asked of a point mass. The model is
                 not changed then.
         """
-        targets = self._counterparts(model)
+        targets = counterparts(
+            [member.weight for member in self._members], self._model, model
+        )
         checks.check_something_left(
             (member.weight, member.keep) for member in self._members
         )
@@ -267,22 +269,6 @@ class ModelReduction:
         if changed and getattr(model, "train_function", None) is not None:
             # A training step that was compiled before knows no new constraints.
             model.make_train_function(force=True)
-
-    def _counterparts(self, model: keras.Model) -> list[PrunableWeight]:
-        """The weights of another model that stand where the members do."""
-        originals, layers = list(within(self._model)), list(within(model))
-        expected = [_description(layer) for layer in originals]
-        received = [_description(layer) for layer in layers]
-        if received != expected:
-            raise ValueError(
-                f"Model '{model.name}' is not the one that was analysed, nor a copy of "
-                f"it. Expected the layers and weights {expected}. Received: {received}"
-            )
-        position = {id(layer): index for index, layer in enumerate(originals)}
-        return [
-            PrunableWeight(layers[position[id(m.weight.layer)]], m.weight.name)
-            for m in self._members
-        ]
 
     def _find(
         self, layer: str | keras.layers.Layer, name: str | None
@@ -310,7 +296,3 @@ def _of_each_layer(
         list(group)
         for _, group in itertools.groupby(weights, lambda w: id(w.weight.layer))
     ]
-
-
-def _description(layer: keras.layers.Layer) -> tuple[str, list[tuple[int, ...]]]:
-    return layer.name, [tuple(weight.shape) for weight in layer.weights]

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.layers.cloning import within
 from keras_bmr.layers.traversal import require_variational_layers
 from keras_bmr.layers.variational import Variational
 from keras_bmr.pruning.prunable_weight import PrunableWeight
@@ -142,7 +143,8 @@ def posterior_weights(source: Any) -> list[PosteriorWeight]:
         At least one weight.
 
     Raises:
-        ValueError: As `posterior_source`, and if the source knows no weight.
+        ValueError: As `posterior_source`, and if the source knows no weight, or one
+            of another model.
     """
     source = posterior_source(source)
     weights = [PosteriorWeight(layer, name, source) for layer, name in source.weights()]
@@ -150,5 +152,12 @@ def posterior_weights(source: Any) -> list[PosteriorWeight]:
         raise ValueError(
             f"Expected posteriors of some weights of model '{source.model.name}'. "
             f"Received: a {type(source).__name__} whose `weights()` is empty"
+        )
+    layers = {id(layer) for layer in within(source.model)}
+    strange = [weight.label for weight in weights if id(weight.layer) not in layers]
+    if strange:
+        raise ValueError(
+            f"Expected posteriors of weights of model '{source.model.name}'. Received: "
+            f"a {type(source).__name__} that knows {strange} of other layers"
         )
     return weights

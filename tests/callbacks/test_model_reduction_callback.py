@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 import keras_bmr
 from keras_bmr.callbacks import ModelReductionCallback, ReductionSchedule
@@ -131,5 +133,33 @@ def test_dead_paths_leave_skipped_layers_alone(model, data):
 
 
 def test_unknown_granularity_is_refused_at_once():
-    with pytest.raises(ValueError, match="'block', 'weight'.*granularity='row'"):
+    with pytest.raises(ValueError, match="'unit', 'weight'.*granularity='row'"):
         ModelReductionCallback(ReductionSchedule(0.9), granularity="row")
+
+
+def test_an_ordinary_model_with_posteriors_that_are_found_anew_in_each_round(data):
+    network = keras.Sequential([keras.Input((12,)), keras.layers.Dense(2, name="d")])
+    calls = []
+
+    class Posteriors:
+        def __init__(self, model):
+            self.model = model
+            calls.append(model)
+
+        def weights(self):
+            return [(self.model.get_layer("d"), "kernel")]
+
+        def posterior(self, layer, name):
+            return tfd.Normal(layer.kernel.value, 0.1 * tf.ones((12, 2)))
+
+        def prior(self, layer, name):
+            return tfd.Normal(0.0, 1.0)
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(0.1), loss=loss)
+    schedule = ReductionSchedule([0.25, 0.5, 0.75], start=1, every=2)
+    callback = ModelReductionCallback(schedule, criterion="opd", source=Posteriors)
+    history = network.fit(*data, epochs=7, verbose=0, callbacks=[callback]).history
+    # Zeros hold in the epochs between the rounds and after them.
+    assert history["sparsity"] == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 0.75]
+    assert calls == [network] * 3

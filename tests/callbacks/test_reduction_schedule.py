@@ -26,11 +26,24 @@ def test_last_epoch_is_when_the_sparsity_is_reached():
     assert ReductionSchedule(0.9, share=0.5, rounds=2).last_epoch() == math.inf
 
 
+def test_targets_rise_round_by_round():
+    schedule = ReductionSchedule([0.1, 0.5, 0.99], start=3, every=10)
+    rounds = {epoch: schedule.round_after(epoch) for epoch in range(40)}
+    assert {e: r for e, r in rounds.items() if r is not None} == {2: 0, 12: 1, 22: 2}
+    # What was reached by other means does not matter.
+    assert [schedule.target(i, 0.4) for i in range(3)] == [0.1, 0.5, 0.99]
+    assert schedule.last_epoch() == 23
+    assert ReductionSchedule([0.1, 0.5], rounds=1).last_epoch() == math.inf
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"sparsity": 1.0}, "Received: sparsity=1.0"),
         ({"sparsity": 0.0}, "Received: sparsity=0.0"),
+        ({"sparsity": []}, r"Received: sparsity=\[\]"),
+        ({"sparsity": [0.5, 1.0]}, r"Received: sparsity=\[0.5, 1.0\]"),
+        ({"sparsity": [0.5, 0.4]}, r"must rise.*Received: sparsity=\[0.5, 0.4\]"),
         ({"sparsity": 0.9, "start": 0}, "Received: start=0"),
         ({"sparsity": 0.9, "every": 1.5}, "Received: every=1.5"),
         ({"sparsity": 0.9, "rounds": 0}, "Received: rounds=0"),

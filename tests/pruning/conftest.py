@@ -35,3 +35,35 @@ def dense_model():
     )
     assign_random_posteriors(model)
     return model
+
+
+class Posteriors:
+    """Normals around the weights of a model, as a Laplace approximation has them."""
+
+    def __init__(self, model, prior_precision=2.0):
+        self.model = model
+        self.prior_precision = prior_precision
+        generator = np.random.default_rng(0)
+        self.precisions = {
+            (layer.name, name): prior_precision
+            + np.exp(generator.normal(2, 2, getattr(layer, name).shape))
+            for layer, name in self.weights()
+        }
+
+    def weights(self):
+        return [
+            (layer, name) for layer in self.model.layers for name in ("kernel", "bias")
+        ]
+
+    def posterior(self, layer, name):
+        precision = self.precisions[layer.name, name]
+        loc = getattr(layer, name).value
+        return tfd.Normal(loc, (precision**-0.5).astype("float32"))
+
+    def prior(self, layer, name):
+        return tfd.Normal(np.float32(0), np.float32(self.prior_precision**-0.5))
+
+
+@pytest.fixture
+def posteriors_of():
+    return Posteriors

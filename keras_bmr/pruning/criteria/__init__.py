@@ -1,17 +1,26 @@
 """How well a group of weights can be spared."""
 
 from keras_bmr.identifiers import resolve
-from keras_bmr.pruning.criteria.criterion import Criterion
+from keras_bmr.pruning.criteria.criterion import Criterion, WeightEvidence
 from keras_bmr.pruning.criteria.delta_f import DeltaF
 from keras_bmr.pruning.criteria.expected_value import ExpectedValue
+from keras_bmr.pruning.criteria.gradients import GradientCriterion
+from keras_bmr.pruning.criteria.grasp import GraSP
 from keras_bmr.pruning.criteria.magnitude import Magnitude
+from keras_bmr.pruning.criteria.opd import OPD
+from keras_bmr.pruning.criteria.random import Random
 from keras_bmr.pruning.criteria.signal_to_noise import SignalToNoise
+from keras_bmr.pruning.criteria.snip import SNIP
+from keras_bmr.pruning.criteria.synflow import SynFlow
 
 CRITERIA = {
     "delta_f": DeltaF,
     "expected_value": ExpectedValue,
     "magnitude": Magnitude,
+    "opd": OPD,
+    "random": Random,
     "signal_to_noise": SignalToNoise,
+    "synflow": SynFlow,
 }
 
 
@@ -35,10 +44,17 @@ def get(identifier: str | dict | type | Criterion) -> Criterion:
 
 __all__ = [
     "CRITERIA",
+    "OPD",
+    "SNIP",
     "Criterion",
     "DeltaF",
     "ExpectedValue",
+    "GraSP",
+    "GradientCriterion",
     "Magnitude",
+    "Random",
     "SignalToNoise",
+    "SynFlow",
+    "WeightEvidence",
     "get",
 ]

@@ -5,11 +5,17 @@ from typing import Any
 
 from keras_bmr.layers.traversal import layers_named
 from keras_bmr.pruning.groups.block_groups import BlockGroups
+from keras_bmr.pruning.groups.channel_groups import ChannelGroups
 from keras_bmr.pruning.groups.parameter_groups import ParameterGroups
 from keras_bmr.pruning.posterior_weights import posterior_source, posterior_weights
 from keras_bmr.pruning.weight_reduction import WeightReduction
 
-GRANULARITIES = {"weight": ParameterGroups, "block": BlockGroups}
+GRANULARITIES = {
+    "weight": ParameterGroups,
+    "block": BlockGroups,
+    "channel": ChannelGroups,
+    "unit": ChannelGroups,
+}
 
 
 def get(granularity: str | type[ParameterGroups]) -> type[ParameterGroups]:
@@ -71,6 +77,7 @@ def considered_groups(
 __all__ = [
     "GRANULARITIES",
     "BlockGroups",
+    "ChannelGroups",
     "ParameterGroups",
     "considered_groups",
     "get",

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import keras
 import numpy as np
 
+from keras_bmr.layers.multiplicative_noise import MultiplicativeNoise
 from keras_bmr.pruning.prunable_weight import PrunableWeight
 from keras_bmr.pruning.weight_reduction import WeightReduction
 
@@ -37,8 +38,7 @@ class ParameterGroups:
     @classmethod
     def supports(cls, weight: PrunableWeight) -> bool:
         """Whether a weight can be pruned in groups of this kind."""
-        del weight
-        return True
+        return not is_gate(weight)
 
     @classmethod
     def partition(
@@ -107,3 +107,15 @@ class ParameterGroups:
     def evident(self) -> list[WeightReduction]:
         """The members that have posteriors; others are pruned along with them."""
         return [member for member in self.members if member.has_posterior]
+
+
+def is_gate(weight: PrunableWeight) -> bool:
+    """Whether a weight is the multiplicative noise of whole channels.
+
+    Args:
+        weight: A weight.
+
+    Returns:
+        True for the weight of a `MultiplicativeNoise` layer.
+    """
+    return isinstance(weight.layer, MultiplicativeNoise)
