@@ -77,10 +77,12 @@ def main() -> None:
     )
     parser.add_argument("--rate", type=float, default=0.15)
     parser.add_argument("--sparsity", type=float, default=0.95)
-    parser.add_argument("--prior-scale", type=float, default=0.1)
-    parser.add_argument("--threshold", type=float, default=0.0)
+    parser.add_argument("--prior-scale", type=float, default=0.3)
+    parser.add_argument(
+        "--threshold", type=float, default=-0.005, help="in nats per training example"
+    )
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--skip-baseline", action="store_true")
     arguments = parser.parse_args()
     (x, y), (x_test, y_test) = load_data(arguments.data)
@@ -104,7 +106,7 @@ def main() -> None:
             rate=arguments.rate,
             sparsity=arguments.sparsity,
             prior_scale=arguments.prior_scale,
-            threshold=arguments.threshold,
+            threshold=arguments.threshold * len(x),
             seed=seed,
         )
         start = time.perf_counter()

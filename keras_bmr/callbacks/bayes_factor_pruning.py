@@ -32,7 +32,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
 
     It is a ratio of densities at two points, not one of evidences: nothing is
     integrated over, so that it has no Occam factor, and it is of the order of the
-    number of examples. `evidence` puts a proper log Bayes factor in its place, from
+    number of examples. `source` puts a proper log Bayes factor in its place, from
     which the threshold then decides.
 
     The logs of every epoch gain `log_bayes_factor` in nats, `accepted` (1.0 or 0.0)
@@ -53,8 +53,8 @@ class BayesFactorPruning(keras.callbacks.Callback):
         prior_terms: "all" keeps the density of a pruned weight at zero in log p(w');
             "active" counts the weights that are left only, so that each pruned weight
             brings log(prior_scale sqrt(2 pi)) nats more.
-        evidence: None, or a function of the model that returns a `PosteriorSource`,
-            for example a Laplace approximation. The log Bayes factor is then
+        source: None, or a function of the model that returns a `PosteriorSource`, for
+            example a Laplace approximation. The log Bayes factor is then
             the sum of delta_f of the weights to prune, with its posterior and prior.
         seed: Seed of "random".
 
@@ -81,7 +81,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
         num_examples: int | None = None,
         sparsity: float = 0.9,
         prior_terms: str = "all",
-        evidence: Callable[[keras.Model], PosteriorSource] | None = None,
+        source: Callable[[keras.Model], PosteriorSource] | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -101,11 +101,11 @@ class BayesFactorPruning(keras.callbacks.Callback):
         require_positive("prior_scale", prior_scale)
         if num_examples is not None:
             require_integer("num_examples", num_examples, at_least=1)
-        if (data is None) == (evidence is None):
+        if (data is None) == (source is None):
             raise ValueError(
-                "Expected either `data`, to compare densities on, or `evidence`, for "
+                "Expected either `data`, to compare densities on, or `source`, for "
                 f"a proper evidence ratio. Received: data={type(data).__name__}, "
-                f"evidence={evidence!r}"
+                f"source={source!r}"
             )
         self.rate = rate
         self.threshold = threshold
@@ -113,7 +113,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
         self.prior_scale = prior_scale
         self.sparsity = sparsity
         self.prior_terms = prior_terms
-        self.evidence = evidence
+        self.source = source
         self._data = data
         self._num_examples = num_examples
         self._generator = np.random.default_rng(seed)
@@ -136,7 +136,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
             raise ValueError(
                 f"Model '{self.model.name}' has no trainable kernel to prune."
             )
-        if self.evidence is None:
+        if self.source is None:
             loss = likelihood_loss(self.model.loss)
             self._log_likelihood = LogLikelihood(self.model, self._data, loss)
             in_data = self._log_likelihood.num_examples()
@@ -190,7 +190,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
 
     def _log_bayes_factor(self, dropped: Sequence[np.ndarray]) -> float:
         """The log Bayes factor of pruning the entries of boolean arrays."""
-        if self.evidence is not None:
+        if self.source is not None:
             return self._log_evidence_ratio(dropped)
         before = self._log_likelihood()
         values = [weight.variable.numpy() for weight in self._weights]
@@ -212,7 +212,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
 
     def _log_evidence_ratio(self, dropped: Sequence[np.ndarray]) -> float:
         """The sum of delta_f over the entries, by the posteriors of a source."""
-        source = self.evidence(self.model)
+        source = self.source(self.model)
         names = {
             id(PrunableWeight(layer, name).variable): (layer, name)
             for layer, name in source.weights()
@@ -223,7 +223,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
                 continue
             if id(weight.variable) not in names:
                 raise ValueError(
-                    f"`evidence` returned no posterior for {weight.label}, which is to "
+                    f"`source` returned no posterior for {weight.label}, which is to "
                     f"be pruned. Received: {source!r}"
                 )
             layer, name = names[id(weight.variable)]

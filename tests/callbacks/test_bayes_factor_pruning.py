@@ -156,7 +156,7 @@ def test_evidence_ratio_is_the_sum_of_savage_dickey_ratios():
     expected = np.sum(
         stats.norm(smallest, 0.1).logpdf(0) - stats.norm(0, 2.0).logpdf(0)
     )
-    callback = BayesFactorPruning(0.2, evidence=FixedPosterior)
+    callback = BayesFactorPruning(0.2, source=FixedPosterior)
     history = model.fit(X, Y, epochs=1, verbose=0, callbacks=[callback]).history
     assert history["log_bayes_factor"][0] == pytest.approx(expected, rel=1e-5)
     assert history["accepted"] == [1.0]
@@ -172,8 +172,8 @@ def test_evidence_ratio_is_the_sum_of_savage_dickey_ratios():
         ({"threshold": np.nan}, "`threshold` must be finite"),
         ({"prior_scale": 0.0}, "`prior_scale` must be a positive"),
         ({"num_examples": 0}, "`num_examples` must be an integer"),
-        ({"data": None}, "either `data`.*or `evidence`"),
-        ({"evidence": FixedPosterior}, "either `data`.*or `evidence`"),
+        ({"data": None}, "either `data`.*or `source`"),
+        ({"source": FixedPosterior}, "either `data`.*or `source`"),
     ],
 )
 def test_invalid_arguments(options, message):

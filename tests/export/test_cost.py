@@ -99,6 +99,10 @@ def attention(layer, value_features=8):
     return keras.Model([query, value], layer(query, value))
 
 
+def product(pair):
+    return keras.ops.matmul(pair[0], keras.ops.swapaxes(pair[1], 1, 2))
+
+
 def pair(layer):
     first, second = keras.Input((6, 8)), keras.Input((5, 8))
     return keras.Model([first, second], layer([first, second]))
@@ -152,13 +156,10 @@ def pair(layer):
         ),
         (lambda: pair(layers.Attention()), 6 * 5 * 8 * 2),
         (lambda: pair(layers.Dot(axes=2)), 6 * 5 * 8),
-        (
-            lambda: pair(lambda x: keras.ops.matmul(x[0], keras.ops.moveaxis(x[1], 1, 2))),
-            6 * 5 * 8,
-        ),
+        (lambda: pair(product), 6 * 5 * 8),
         (lambda: sequential((9,), layers.Embedding(5, 3)), 0),
     ],
-)  # fmt: skip
+)
 def test_by_hand(model, expected):
     assert model_cost(model()).num_multiply_accumulates == expected
 
