@@ -10,8 +10,6 @@ import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
-from keras_bmr.layers.cloning import within
-from keras_bmr.layers.pruned_weights import save_constraints
 from keras_bmr.pruning import (
     checks,
     criteria,
@@ -22,6 +20,7 @@ from keras_bmr.pruning import (
 )
 from keras_bmr.pruning.counterparts import counterparts
 from keras_bmr.pruning.posterior_weights import PosteriorSource, posterior_source
+from keras_bmr.pruning.prune_together import prune_together
 from keras_bmr.pruning.scored_groups import (
     ScoredGroups,
     by_layer,
@@ -29,7 +28,7 @@ from keras_bmr.pruning.scored_groups import (
     score_groups,
 )
 from keras_bmr.pruning.summary import LayerReduction, table
-from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
+from keras_bmr.pruning.weight_reduction import WeightReduction
 
 # Below this many weights all is done before a progress bar could be read.
 _SILENT_NUM_WEIGHTS = 5_000_000
@@ -45,7 +44,7 @@ class ModelReduction:
 
     Positive values favour the reduced model. A criterion scores groups of weights
     with the help of it, and a rule chooses those to prune: `threshold`, `sparsity`
-    or, if both are None, the rule of the reduced prior.
+    or, if both are None, that of the criterion or of the reduced prior.
 
     Args:
         source: A built model with Bayesian layers, or posteriors for the weights of
@@ -53,16 +52,18 @@ class ModelReduction:
             `PosteriorSource`.
         reduced_prior: "spike_and_slab" (zero, with a share per layer that is
             inferred), "point_mass" (zero), or a `tfd` distribution of scalars.
-        criterion: "delta_f", "signal_to_noise", "magnitude" or a
-            `keras_bmr.pruning.Criterion`.
-        granularity: "weight", or "block" for four consecutive inputs of one unit of
-            a dense layer; weights that have no such blocks are left alone.
+        criterion: One of `keras_bmr.pruning.criteria.CRITERIA`, such as "delta_f",
+            "opd" or "magnitude", or a `keras_bmr.pruning.Criterion`.
+        granularity: "weight"; "block" for four consecutive inputs of one unit of a
+            dense layer, where all other weights are left alone; "channel" or "unit"
+            for all that makes or reads a channel, biases and normalisation included.
         threshold: Groups with a higher score are pruned. In nats for "delta_f".
         sparsity: Share in [0, 1) of all weights considered that shall be zero, those
-            that are already included.
+            that are already included. Considered are weights with a posterior; of
+            channels with a noise gate the gates.
         skip: Names of layers to leave alone.
         ranking: How `sparsity` is met: "global" ranks all layers together, "layer"
-            prunes each one to the same share.
+            prunes each one to the same share; of its channels, if these are pruned.
         verbose: Whether to show a progress bar; "auto" does for large models.
 
     Raises:
@@ -117,6 +118,9 @@ class ModelReduction:
 
     def _decide(self, scored: Sequence[ScoredGroups]) -> None:
         """Chooses the groups to prune."""
+        threshold = self.threshold
+        if threshold is None:
+            threshold = self.criterion.natural_threshold
         if self.sparsity is not None:
             scopes = [scored] if self._ranking == "global" else by_layer(scored)
             chosen = [
@@ -124,8 +128,8 @@ class ModelReduction:
                 for scope in scopes
                 for groups_to_prune in decisions.target_sparsity(scope, self.sparsity)
             ]
-        elif self.threshold is not None:
-            chosen = decisions.above_thresholds(scored, [self.threshold] * len(scored))
+        elif threshold is not None:
+            chosen = decisions.above_thresholds(scored, [threshold] * len(scored))
         else:
             thresholds: list[float] = []
             for layer in by_layer(scored):
@@ -252,23 +256,12 @@ class ModelReduction:
         )
         if write_back:
             checks.check_writable(self._evident(), self.reduced_prior)
-        constraints = [target.variable.constraint for target in targets]
-        for member, target in zip(self._members, targets, strict=True):
-            if write_back and member.has_posterior:
-                reduced = reduce_weight(member.weight, self.reduced_prior).posterior
-            if not member.keep.all():
-                target.prune(member.keep)
-            if write_back and member.has_posterior:
-                target.layer.assign_posterior(target.name, reduced)
-        for layer in within(model):
-            save_constraints(layer)
-        changed = any(
-            target.variable.constraint is not constraint
-            for target, constraint in zip(targets, constraints, strict=True)
+        prune_together(
+            model,
+            targets,
+            self._members,
+            self.reduced_prior if write_back else None,
         )
-        if changed and getattr(model, "train_function", None) is not None:
-            # A training step that was compiled before knows no new constraints.
-            model.make_train_function(force=True)
 
     def _find(
         self, layer: str | keras.layers.Layer, name: str | None

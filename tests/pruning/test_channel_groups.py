@@ -190,7 +190,7 @@ def test_pruned_units_stay_out_of_training_round_after_round(model):
     callback = keras_bmr.callbacks.ModelReductionCallback(
         schedule, granularity=UnitsByHand
     )
-    model.compile(keras.optimizers.Adam(0.02), loss="mse")
+    model.compile(keras.optimizers.Adam(0.02), loss="mse", jit_compile=False)
     x = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")
     model.fit(x, x[:, :2], epochs=6, verbose=0, callbacks=[callback])
     groups = entries(model)

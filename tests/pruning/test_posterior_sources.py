@@ -70,7 +70,7 @@ def test_pruned_copy_is_an_ordinary_model_that_stays_pruned(
     x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
     y = np.zeros(16, "int32")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    loaded.compile(keras.optimizers.Adam(0.1), loss=loss)
+    loaded.compile(keras.optimizers.Adam(0.1), loss=loss, jit_compile=False)
     loaded.fit(x, y, epochs=2, verbose=0)
     for zero, value in zip(zeros, loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(value == 0, zero)
@@ -83,7 +83,7 @@ def test_pruned_copy_is_an_ordinary_model_that_stays_pruned(
 
 def test_pruning_in_place_reaches_a_step_that_is_compiled_already(source):
     model = source.model
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss="mse")
+    model.compile(keras.optimizers.SGD(0.1, 0.9), loss="mse", jit_compile=False)
     x, y = np.ones((8, 6), "float32"), np.ones((8, 3), "float32")
     model.fit(x, y, verbose=0)
     ModelReduction(source, sparsity=0.5).apply(model)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_bmr.pruning.channels.graph import ChannelGraph, WeightAxis
 from keras_bmr.pruning.groups.parameter_groups import ParameterGroups, is_gate
 from keras_bmr.pruning.prunable_weight import PrunableWeight
 from keras_bmr.pruning.weight_reduction import WeightReduction
@@ -77,8 +78,6 @@ class ChannelGroups(ParameterGroups):
         Raises:
             ValueError: If the model has a layer of an unknown class.
         """
-        from keras_bmr.pruning.channels.graph import ChannelGraph
-
         graph = ChannelGraph(model)
         gates = [
             ParameterGroups([weight])
@@ -90,7 +89,7 @@ class ChannelGroups(ParameterGroups):
     @classmethod
     def of_axes(
         cls,
-        weight_axes: Sequence["WeightAxis"],  # noqa: F821
+        weight_axes: Sequence[WeightAxis],
         num_groups: int,
         weights: Sequence[WeightReduction],
         skipped: Collection[int],
