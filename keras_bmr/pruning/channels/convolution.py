@@ -1,6 +1,6 @@
 """Rules of convolutions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -97,9 +97,9 @@ class ConvolutionRule(SpatialRule):
             config["groups"] = config["filters"] // width
         return config
 
-    def input_rows(self, call: Call) -> dict[str, int] | None:
+    def input_rows(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.input_rows`."""
-        return super().input_rows(call) if call.operation.groups == 1 else None
+        return super().input_rows(call, axis) if call.operation.groups == 1 else None
 
 
 def _removes_groups(layer: keras.layers.Layer) -> bool:
@@ -162,7 +162,3 @@ class SeparableConvolutionRule(SpatialRule):
         recorder.weight(layer, pointwise, layer.rank + 1, made, "incoming")
         if layer.bias is not None:
             recorder.weight(layer, "bias", 0, made, "incoming")
-
-    def input_rows(self, call: Call) -> dict[str, int]:
-        """See `ChannelRule.input_rows`."""
-        return {self.KERNELS[0]: call.operation.rank}

@@ -139,13 +139,15 @@ class EinsumDenseRule(LinearRule):
         shape[axis] = num_along(outputs[0], axis, call.output_shapes[0][axis])
         return {"output_shape": shape}
 
-    def input_rows(self, call: Call) -> Any:
+    def input_rows(self, call: Call, axis: int) -> Any:
         """See `ChannelRule.input_rows`."""
-        return super().input_rows(call) if _is_plain(call.operation) else None
+        rule = super() if _is_plain(call.operation) else FixedRule()
+        return rule.input_rows(call, axis)
 
-    def output_columns(self, call: Call) -> Any:
+    def output_columns(self, call: Call, axis: int) -> Any:
         """See `ChannelRule.output_columns`."""
-        return super().output_columns(call) if _is_plain(call.operation) else None
+        rule = super() if _is_plain(call.operation) else FixedRule()
+        return rule.output_columns(call, axis)
 
 
 def _terms(layer: keras.layers.Layer) -> list[str]:

@@ -44,6 +44,6 @@ class EmbeddingRule(ChannelRule):
         """See `ChannelRule.config`."""
         return {"output_dim": int(np.count_nonzero(outputs[0]))}
 
-    def output_columns(self, call: Call) -> Mapping[str, int]:
+    def output_columns(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.output_columns`."""
-        return {"embeddings": 1}
+        return {"embeddings": 1} if axis == len(call.output_shapes[0]) - 1 else None

@@ -79,6 +79,7 @@ class ChannelGraph:
         axes: All axes of weights that have to do with channels.
         num_groups: Number of groups.
         num_channels: Integer array, the number of channels per group.
+        widths: Number of channels by the name of the layer that makes them.
 
     Raises:
         ValueError: If the model is subclassed or not built, or a layer is of a class
@@ -96,9 +97,10 @@ class ChannelGraph:
 
     def __init__(self, model: keras.Model) -> None:
         graph = call_graph(model)
+        self.graph = graph
         self._labels = ChannelLabels()
         self._recorded: dict[tuple, tuple] = {}
-        self._made: dict[str, np.ndarray] = {}
+        self.widths: dict[str, int] = {}
         values: dict[int, np.ndarray] = {
             value: np.full((1,) * len(graph.shapes[value]), FIXED)
             for value in graph.inputs
@@ -158,9 +160,8 @@ class ChannelGraph:
         Returns:
             Integer array of shape (count,).
         """
-        labels = self._labels.new(count)
-        self._made.setdefault(layer.name, labels)
-        return labels
+        self.widths.setdefault(layer.name, count)
+        return self._labels.new(count)
 
     def couple(self, first: np.ndarray, second: np.ndarray) -> None:
         """Makes channels come and go together.

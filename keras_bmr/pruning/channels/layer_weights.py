@@ -17,6 +17,7 @@ class LayerWeights:
     def __init__(self, layer: keras.layers.Layer) -> None:
         self.layer = layer
         self._random = random_weights(layer)
+        self._nonzero: dict[str, np.ndarray] = {}
 
     def value(self, path: str) -> np.ndarray:
         """A weight as it is outside training.
@@ -43,10 +44,12 @@ class LayerWeights:
         Returns:
             Boolean array; of a Bayesian weight its mask.
         """
-        name = self._random.get(path)
-        if name is None:
-            return self.value(path) != 0
-        return self.layer.mask(name).numpy()
+        if path not in self._nonzero:
+            name = self._random.get(path)
+            self._nonzero[path] = (
+                self.value(path) != 0 if name is None else self.layer.mask(name).numpy()
+            )
+        return self._nonzero[path]
 
     def is_random(self, path: str) -> bool:
         """Whether a weight has a posterior.

@@ -210,14 +210,18 @@ class LinearRule(ChannelRule):
         kept = int(np.count_nonzero(outputs[0]))
         return {name: kept for name in self.units(call.operation)}
 
-    def input_rows(self, call: Call) -> Mapping[str, int] | None:
+    def input_rows(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.input_rows`."""
-        (kernel,) = self.KERNELS
-        return {kernel: self.kernel_axes(call.operation)[0]}
+        layer = call.operation
+        if axis != self.axes(layer)[0] % len(call.input_shapes[0]):
+            return None
+        return {self.KERNELS[0]: self.kernel_axes(layer)[0]}
 
-    def output_columns(self, call: Call) -> Mapping[str, int] | None:
+    def output_columns(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.output_columns`."""
         layer = call.operation
+        if axis != self.axes(layer)[1] % len(call.output_shapes[0]):
+            return None
         bias_axis = self.bias_axis(layer)
         has_bias = layer.bias is not None
         if not is_homogeneous(getattr(layer, "activation", None)):

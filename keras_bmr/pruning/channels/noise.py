@@ -1,6 +1,6 @@
 """The rule of noise gates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class MultiplicativeNoiseRule(ChannelwiseRule):
         values = np.where(factors == 0, 0.0, values * factors)
         return [spread(values, layer.axis, len(shape))]
 
-    def input_rows(self, call: Call) -> Mapping[str, int] | None:
-        """See `ChannelRule.input_rows`; the product of two gates is none."""
+    def commutes(self, call: Call) -> bool:
+        """See `ChannelRule.commutes`; two gates are not made one."""
         del call
-        return None
+        return False

@@ -98,9 +98,9 @@ class RecurrentRule(ChannelRule):
         """See `ChannelRule.config`."""
         return {"units": int(np.count_nonzero(outputs[0]))}
 
-    def input_rows(self, call: Call) -> Mapping[str, int]:
+    def input_rows(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.input_rows`."""
-        return {"cell.kernel": 0}
+        return {"cell.kernel": 0} if axis == 2 else None
 
 
 def gates_of(layer: keras.layers.Layer, weight: np.ndarray) -> np.ndarray:
@@ -230,9 +230,9 @@ class BidirectionalRule(RecurrentRule):
             config[key]["config"]["units"] = int(np.count_nonzero(units))
         return {key: config[key] for key in ("layer", "backward_layer")}
 
-    def input_rows(self, call: Call) -> None:
+    def input_rows(self, call: Call, axis: int) -> None:
         """See `ChannelRule.input_rows`; the two kernels belong to two layers."""
-        del call
+        del call, axis
         return None
 
 

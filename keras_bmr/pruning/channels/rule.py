@@ -142,29 +142,31 @@ class ChannelRule:
         del call, inputs, outputs
         return {}
 
-    def input_rows(self, call: Call) -> Mapping[str, int] | None:
+    def input_rows(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """Where a gate on the inputs can be folded into.
 
         Args:
             call: The call, which has one input.
+            axis: Axis of the gated channels in the input, counted from 0.
 
         Returns:
             The axis along which each weight, named by its path, is multiplied; None
             if nothing there has the effect of a gate.
         """
-        del call
+        del call, axis
         return None
 
-    def output_columns(self, call: Call) -> Mapping[str, int] | None:
+    def output_columns(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """Where a gate on the outputs can be folded into.
 
         Args:
             call: The call, which has one output.
+            axis: Axis of the gated channels in the output, counted from 0.
 
         Returns:
             As `input_rows`.
         """
-        del call
+        del call, axis
         return None
 
     def move(self, call: Call, array: np.ndarray) -> np.ndarray | None:

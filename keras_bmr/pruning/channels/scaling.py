@@ -26,6 +26,11 @@ layers = keras.layers
 class DepthwiseConvolutionRule(ChannelwiseRule):
     """All outputs of an input channel come and go with it."""
 
+    def commutes(self, call: Call) -> bool:
+        """See `ChannelRule.commutes`; a gate goes into the kernel."""
+        del call
+        return False
+
     def trace(
         self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
     ) -> list[np.ndarray]:
@@ -68,23 +73,18 @@ class DepthwiseConvolutionRule(ChannelwiseRule):
             outputs = evaluate(layer.activation, outputs)
         return [spread(outputs, axis, len(shape))]
 
-    def move(self, call: Call, array: np.ndarray) -> np.ndarray | None:
-        """See `ChannelRule.move`."""
-        axis = _axis(call.operation)
-        size = call.input_shapes[0][axis]
-        if channel_axis(array) not in (None, axis % array.ndim):
-            return None
-        whole = np.broadcast_to(array.reshape(-1), (size,))
-        repeated = np.repeat(whole, call.operation.depth_multiplier)
-        return spread(repeated, axis, array.ndim)
-
-    def input_rows(self, call: Call) -> Mapping[str, int]:
+    def input_rows(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.input_rows`."""
-        return {"kernel": call.operation.rank}
+        layer = call.operation
+        if axis != _axis(layer) % len(call.input_shapes[0]):
+            return None
+        return {"kernel": layer.rank}
 
-    def output_columns(self, call: Call) -> Mapping[str, int] | None:
+    def output_columns(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.output_columns`."""
         layer = call.operation
+        if axis != _axis(layer) % len(call.output_shapes[0]):
+            return None
         if layer.depth_multiplier > 1 or not is_homogeneous(layer.activation):
             return None
         columns = {"kernel": layer.rank}
@@ -139,15 +139,15 @@ class BatchNormalizationRule(ChannelwiseRule):
             outputs = outputs + beta
         return [spread(outputs, axis, len(shape))]
 
-    def move(self, call: Call, array: np.ndarray) -> np.ndarray | None:
-        """See `ChannelRule.move`; statistics stand in the way of a gate."""
-        del call, array
-        return None
+    def commutes(self, call: Call) -> bool:
+        """See `ChannelRule.commutes`; a gate would change the statistics."""
+        del call
+        return False
 
-    def output_columns(self, call: Call) -> Mapping[str, int] | None:
+    def output_columns(self, call: Call, axis: int) -> Mapping[str, int] | None:
         """See `ChannelRule.output_columns`."""
         layer = call.operation
-        if layer.gamma is None:
+        if layer.gamma is None or axis != layer.axis % len(call.output_shapes[0]):
             return None
         return {"gamma": 0} if layer.beta is None else {"gamma": 0, "beta": 0}
 
