@@ -1,0 +1,98 @@
+"""A look at the first batch: is the model what the rules take it for?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bmr.laplace.curvature.batch_sums import predictors_of
+from keras_bmr.laplace.curvature.likelihoods import Likelihood
+from keras_bmr.laplace.curvature.recording import recorded_calls
+from keras_bmr.laplace.curvature.weights import RuledLayer
+
+_NUM_EXAMPLES = 2
+_TOLERANCE = 1e-2
+
+
+def probe(
+    model: keras.Model, likelihood: Likelihood, layers: Sequence[RuledLayer], x: Any
+) -> tuple[int, ...]:
+    """Checks the model on two examples, against ordinary automatic differentiation.
+
+    Args:
+        model: A built Keras model.
+        likelihood: The likelihood of its outputs.
+        layers: The layers that shall have a curvature.
+        x: Inputs of a batch.
+
+    Returns:
+        Shape of the predictors of an example.
+
+    Raises:
+        ValueError: If two calls differ, a layer is not called or mixes examples, or
+            the gradient by its rule is not the gradient.
+    """
+    few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
+    variables = [v.value for ruled in layers for v in ruled.variables.values()]
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+    with tape, recorded_calls([r.layer for r in layers], tape) as records:
+        tape.watch(variables)
+        predictors = predictors_of(model, likelihood, few)
+    again = predictors_of(model, likelihood, few)
+    if not np.allclose(predictors, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            f"Model '{model.name}' gives different outputs for the same inputs, by up "
+            f"to {float(tf.reduce_max(tf.abs(predictors - again))):.3g}: it is random "
+            "outside of training. Remove what is random, or convert a Bayesian model "
+            "with `keras_bmr.to_deterministic`."
+        )
+    num_examples = predictors.shape[0]
+    for ruled, calls in zip(layers, records, strict=True):
+        sizes = {tensor.shape[0] for tensor in (*calls.inputs, *calls.outputs)}
+        if sizes != {num_examples}:
+            raise ValueError(
+                f"Layer '{ruled.layer.name}' must be called with one row per example, "
+                f"{num_examples} here. Received: {sorted(sizes) or 'no call'}. Leave "
+                f"it out with skip=['{ruled.owner.name}'], or do not fold other axes "
+                "into that of the examples."
+            )
+    _check_gradients(layers, records, tape, predictors, variables)
+    return tuple(predictors.shape[1:])
+
+
+def _check_gradients(
+    layers: Sequence[RuledLayer],
+    records: Sequence[Any],
+    tape: tf.GradientTape,
+    predictors: tf.Tensor,
+    variables: Sequence[tf.Tensor],
+) -> None:
+    """Compares the rules' gradients with those of the tape."""
+    direction = tf.random.stateless_normal(
+        predictors.shape, (1, 2), dtype=predictors.dtype
+    )
+    zero = tf.UnconnectedGradients.ZERO
+    outputs = [calls.outputs for calls in records]
+    exact = iter(
+        tape.gradient(predictors, variables, direction, unconnected_gradients=zero)
+    )
+    cotangents = tape.gradient(
+        predictors, outputs, direction, unconnected_gradients=zero
+    )
+    for ruled, calls, cotangent in zip(layers, records, cotangents, strict=True):
+        rule, layer = ruled.rule, ruled.layer
+        found = rule.gradients(layer, rule.features(layer, calls.inputs), cotangent)
+        for name in ruled.variables:
+            expected = tf.convert_to_tensor(next(exact))
+            error = tf.norm(tf.reduce_sum(found[name], 0) - expected)
+            if float(error) > _TOLERANCE * float(tf.norm(expected)) + 1e-6:
+                raise ValueError(
+                    f"The curvature rule {type(rule).__name__} of layer "
+                    f"'{layer.name}' gives another gradient of '{name}' than "
+                    "automatic differentiation. The weight may be used outside of the "
+                    "layer's own call, as tied embeddings are, or the layer computes "
+                    "something else. Register a rule for its class, or leave it out "
+                    f"with skip=['{ruled.owner.name}']."
+                )
