@@ -24,7 +24,12 @@ from keras_bmr import (  # noqa: E402
 from keras_bmr.export import ExportReport, export_tflite  # noqa: E402
 from keras_bmr.layers import to_deterministic, to_variational  # noqa: E402
 from keras_bmr.objectives import predictive, set_num_examples  # noqa: E402
-from keras_bmr.pruning import ModelReduction, reduce_model, sparsity  # noqa: E402
+from keras_bmr.pruning import (  # noqa: E402
+    ModelReduction,
+    inclusion_probabilities,
+    reduce_model,
+    sparsity,
+)
 
 __version__ = "0.1.0"
 
@@ -35,6 +40,7 @@ __all__ = [
     "distributions",
     "export",
     "export_tflite",
+    "inclusion_probabilities",
     "layers",
     "objectives",
     "posteriors",

@@ -86,7 +86,7 @@ class ContinuousSpikeAndSlab(SpikeAndSlabIndicator):
     def _parameter_properties(cls, dtype: tf.DType, num_classes: None = None) -> dict:
         properties = tfp.util.ParameterProperties
         return {
-            **super()._parameter_properties(dtype, num_classes),
+            **cls._indicator_and_slab_properties(),
             "spike_loc": properties(),
             "spike_scale": properties(),
         }

@@ -52,8 +52,8 @@ class SpikeAndSlabIndicator(tfd.Distribution):
             )
         return dtype
 
-    @classmethod
-    def _parameter_properties(cls, dtype: tf.DType, num_classes: None = None) -> dict:
+    @staticmethod
+    def _indicator_and_slab_properties() -> dict:
         properties = tfp.util.ParameterProperties
         return {
             "probs": properties(is_preferred=False),
@@ -166,6 +166,10 @@ class SpikeAndSlab(SpikeAndSlabIndicator):
                 parameters=parameters,
                 name=name,
             )
+
+    @classmethod
+    def _parameter_properties(cls, dtype: tf.DType, num_classes: None = None) -> dict:
+        return cls._indicator_and_slab_properties()
 
     def _sample_n(self, n: tf.Tensor, seed: tf.Tensor = None) -> tf.Tensor:
         included, noise = self._draw(n, seed)

@@ -27,6 +27,11 @@ class WeightsWithPosteriors:
         """Names of the weights that have a posterior; the layer must be built."""
         return tuple(self._random)
 
+    @property
+    def has_inclusion_probabilities(self) -> bool:
+        """Whether the posteriors say how probably a weight is in the model."""
+        return self._posterior_family.spike is not None
+
     def _random_weight(self, name: str) -> RandomWeight:
         if name not in self._random:
             known = self.random_weight_names if self.built else "none: not built yet"

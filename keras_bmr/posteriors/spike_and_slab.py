@@ -16,7 +16,8 @@ from keras_bmr.posteriors.sampling import fold_in, standard_normal
 CERTAIN = 1000.0
 
 
-@keras.saving.register_keras_serializable(package="keras_bmr")
+# The prior's class has the same name, and Keras looks for names alone.
+@keras.saving.register_keras_serializable("keras_bmr", "SpikeAndSlabPosterior")
 class SpikeAndSlab(MeanFieldNormal):
     """Zero, or a Normal with a given probability: w = z v, z ~ Bernoulli(phi).
 
@@ -180,7 +181,9 @@ class SpikeAndSlab(MeanFieldNormal):
         logits.assign(tf.fill(logits.shape, tf.cast(CERTAIN, logits.dtype)))
 
 
-@keras.saving.register_keras_serializable(package="keras_bmr")
+@keras.saving.register_keras_serializable(
+    "keras_bmr", "ContinuousSpikeAndSlabPosterior"
+)
 class ContinuousSpikeAndSlab(SpikeAndSlab):
     """A Normal, and the probability that it stems from the slab of the prior.
 

@@ -14,7 +14,7 @@ from keras_bmr.posteriors.spike_and_slab import CERTAIN
 from keras_bmr.priors.prior import Prior, masked_sum
 
 
-@keras.saving.register_keras_serializable(package="keras_bmr")
+@keras.saving.register_keras_serializable("keras_bmr", "SpikeAndSlabPrior")
 class SpikeAndSlab(Prior):
     """The prior w = z v, z ~ Bernoulli(lambda), v ~ N(0, v1).
 
@@ -219,7 +219,7 @@ class SpikeAndSlab(Prior):
         }
 
 
-@keras.saving.register_keras_serializable(package="keras_bmr")
+@keras.saving.register_keras_serializable("keras_bmr", "ContinuousSpikeAndSlabPrior")
 class ContinuousSpikeAndSlab(SpikeAndSlab):
     """The prior w ~ N(0, v1) with probability lambda, and N(0, v0) otherwise.
 

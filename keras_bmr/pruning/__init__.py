@@ -6,6 +6,11 @@ from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.gate_groups import GateGroups
 from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.hierarchical_reduction import HierarchicalReduction
+from keras_bmr.pruning.inclusion import (
+    InclusionProbabilities,
+    inclusion_probabilities,
+)
 from keras_bmr.pruning.model_reduction import LayerReduction, ModelReduction
 from keras_bmr.pruning.noise_reduced_priors import BMRSNormal, BMRSUniform
 from keras_bmr.pruning.posterior_weights import PosteriorSource
@@ -18,6 +23,8 @@ __all__ = [
     "BMRSUniform",
     "Criterion",
     "GateGroups",
+    "HierarchicalReduction",
+    "InclusionProbabilities",
     "LayerReduction",
     "ModelReduction",
     "ParameterGroups",
@@ -28,6 +35,7 @@ __all__ = [
     "criteria",
     "defaults",
     "groups",
+    "inclusion_probabilities",
     "prune_weight",
     "reduce_model",
     "reduced_priors",

@@ -56,7 +56,10 @@ def check_rule(
             "`threshold` must be a number, the score above which groups are pruned. "
             f"Received: threshold={threshold!r}"
         )
-    if threshold is None and sparsity is None and not criterion.is_log_bayes_factor:
+    has_threshold = (
+        criterion.is_log_bayes_factor or criterion.natural_threshold is not None
+    )
+    if threshold is None and sparsity is None and not has_threshold:
         raise ValueError(
             f"Criterion {type(criterion).__name__} has no natural threshold: give "
             "`sparsity`, the share of the weights to prune, or `threshold`, the score "

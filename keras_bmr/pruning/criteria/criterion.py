@@ -37,11 +37,12 @@ class Criterion:
     where the sum is not the score. A group may have weights of several tensors.
 
     If the scores are log Bayes factors a subclass also sets `is_log_bayes_factor`,
-    upon which they have a natural threshold; any other criterion needs a `threshold`
-    or a target `sparsity`.
+    upon which the reduced prior has a threshold for them; any other criterion needs
+    a `threshold`, a target `sparsity`, or a `natural_threshold` of its own.
     """
 
     is_log_bayes_factor = False
+    natural_threshold: float | None = None
 
     def prepare(self, model: keras.Model, weights: Sequence[PrunableWeight]) -> None:
         """Called once before anything is scored, for what needs the whole model.
