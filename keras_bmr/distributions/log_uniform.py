@@ -93,14 +93,15 @@ class LogUniform(tfd.Distribution):
 
     def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
         log_theta = tf.math.log(value)
-        bounded = tf.clip_by_value(log_theta, self._log_low, self._log_high)
+        # `tf.clip_by_value` does not broadcast the value to the bounds.
+        bounded = tf.minimum(tf.maximum(log_theta, self._log_low), self._log_high)
         inside = tf.abs(log_theta - bounded) <= bound_rounding(bounded)
         density = -bounded - tf.math.log(self._log_high - self._log_low)
         return tf.where(inside, density, -math.inf)
 
     def _cdf(self, value: tf.Tensor) -> tf.Tensor:
         share = (tf.math.log(value) - self._log_low) / (self._log_high - self._log_low)
-        return tf.clip_by_value(share, 0.0, 1.0)
+        return tf.minimum(tf.maximum(share, 0.0), 1.0)
 
     def _moment(self, order: int) -> tf.Tensor:
         """Returns E[theta^order]."""

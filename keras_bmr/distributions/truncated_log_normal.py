@@ -208,7 +208,8 @@ class TruncatedLogNormal(tfd.Distribution):
     def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
         loc, scale, low, high = self._double()
         log_theta = tf.math.log(tf.cast(value, tf.float64))
-        bounded = tf.clip_by_value(log_theta, low, high)
+        # `tf.clip_by_value` does not broadcast the value to the bounds.
+        bounded = tf.minimum(tf.maximum(log_theta, low), high)
         rule = self._quadrature()
         # Relative to the mode: the normaliser alone may be exp(-1e9) and less.
         drop = 0.5 * ((bounded - rule.anchor) / scale)

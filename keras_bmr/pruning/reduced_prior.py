@@ -49,6 +49,17 @@ class ReducedPrior:
         del dtype
         return self._distribution
 
+    def distribution_for(self, posterior: tfd.Distribution) -> tfd.Distribution:
+        """The reduced prior of a weight with the given posterior.
+
+        Args:
+            posterior: The posterior of the weight.
+
+        Returns:
+            Distribution that `keras_bmr.reduction.model_reduction` takes with it.
+        """
+        return self.distribution(posterior.dtype)
+
     def threshold(self, delta_f: np.ndarray) -> float:
         """The log Bayes factor in nats above which a layer's group is pruned.
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from keras_bmr.argument_checks import require_integer, require_positive
+from keras_bmr.distributions import TruncatedLogNormal
 from keras_bmr.identifiers import resolve
 from keras_bmr.pruning import defaults
 from keras_bmr.pruning.noise_reduced_priors import (
@@ -24,6 +25,9 @@ _CHUNK_SIZE = 2**18
 class PointMass(ReducedPrior):
     """A weight that is exactly zero; it wins from equal evidence on.
 
+    The posterior of a noise gate has no density at zero: what stands for zero there is
+    the smallest factor, as in `BMRSNormal`.
+
     Example:
         >>> keras_bmr.reduce_model(model, reduced_prior="point_mass")
     """
@@ -34,6 +38,14 @@ class PointMass(ReducedPrior):
     def distribution(self, dtype: tf.DType) -> tfd.Deterministic:
         """See `ReducedPrior.distribution`."""
         return tfd.Deterministic(tf.zeros((), dtype))
+
+    def distribution_for(self, posterior: tfd.Distribution) -> tfd.Distribution:
+        """See `ReducedPrior.distribution_for`."""
+        if isinstance(posterior, TruncatedLogNormal):
+            bounds = float(posterior.log_low), float(posterior.log_high)
+            gate = BMRSNormal(log_low=bounds[0], log_high=bounds[1])
+            return gate.distribution(posterior.dtype)
+        return super().distribution_for(posterior)
 
 
 class SpikeAndSlab(PointMass):

@@ -123,7 +123,7 @@ def _reduce(
 ) -> Reduction:
     try:
         return model_reduction(
-            posterior, prior, reduced_prior.distribution(posterior.dtype)
+            posterior, prior, reduced_prior.distribution_for(posterior)
         )
     except ValueError as error:
         raise ValueError(f"Cannot reduce {weight.label}. {error}") from error

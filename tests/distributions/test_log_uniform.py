@@ -47,3 +47,16 @@ def test_nothing_lies_outside_and_the_bounds_belong():
 def test_bounds_in_the_wrong_order_raise():
     with pytest.raises(ValueError, match="below `log_high`.*log_low=1.0, log_high=1.0"):
         LogUniform(1.0, 1.0)
+
+
+def test_values_broadcast_to_the_bounds():
+    bounds = [(-20.0, 0.0), (-4.0, -1.0)]
+    prior = LogUniform(*np.transpose(bounds))
+    references = [_reference(low, high) for low, high in bounds]
+    theta = np.exp(-2.0)
+    np.testing.assert_allclose(
+        prior.log_prob(theta), [r.logpdf(theta) for r in references], rtol=1e-11
+    )
+    np.testing.assert_allclose(
+        prior.cdf(theta), [r.cdf(theta) for r in references], rtol=1e-10
+    )

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 from tensorflow_probability import distributions as tfd
 
-from keras_bmr.pruning import SpikeAndSlab, reduced_priors
+from keras_bmr.distributions import LogUniform, TruncatedLogNormal
+from keras_bmr.pruning import PointMass, SpikeAndSlab, reduced_priors
+from keras_bmr.reduction import model_reduction
 
 
 def reference_zeta(delta_f, a0, b0, num_iterations):
@@ -64,3 +67,21 @@ def test_distribution_becomes_a_reduced_prior():
 def test_another_centre_than_zero_is_refused(distribution):
     with pytest.raises(ValueError, match="centred at 0.*model_reduction.*with loc="):
         reduced_priors.get(distribution)
+
+
+def test_for_a_gate_zero_is_the_smallest_factor():
+    posterior = TruncatedLogNormal([-16.0, 0.1], [4.0, 0.01], -20.0, 0.0)
+    prior = LogUniform(-20.0, 0.0)
+    for reduced_prior in (PointMass(), SpikeAndSlab()):
+        reduced = model_reduction(
+            posterior, prior, reduced_prior.distribution_for(posterior)
+        )
+        # The limit of a narrow reduced prior: the density of the logarithm at the
+        # lower bound over that of the prior.
+        density = scipy.stats.truncnorm.logpdf(
+            -20.0, (-20 - -16.0) / 4, (0 - -16.0) / 4, -16.0, 4.0
+        )
+        np.testing.assert_allclose(
+            reduced.delta_f[0], np.log(20.0) + density, rtol=1e-5
+        )
+        assert reduced.delta_f[1] < -1e5
