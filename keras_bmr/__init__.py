@@ -28,6 +28,7 @@ from keras_bmr.pruning import (  # noqa: E402
     ModelReduction,
     inclusion_probabilities,
     reduce_model,
+    shrink,
     sparsity,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "reduce_model",
     "reduction",
     "set_num_examples",
+    "shrink",
     "sparsity",
     "to_deterministic",
     "to_variational",

@@ -1,7 +1,8 @@
 """Which weights a model can do without, and the model without them."""
 
 from keras_bmr.layers.pruned_weights import prune_weight, weight_mask
-from keras_bmr.pruning import criteria, defaults, groups, reduced_priors
+from keras_bmr.pruning import channels, criteria, defaults, groups, reduced_priors
+from keras_bmr.pruning.channels import shrink
 from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.gate_groups import GateGroups
@@ -30,6 +31,7 @@ __all__ = [
     "PosteriorSource",
     "ReducedPrior",
     "SpikeAndSlab",
+    "channels",
     "criteria",
     "defaults",
     "groups",
@@ -38,6 +40,7 @@ __all__ = [
     "reduce_model",
     "reduced_priors",
     "remove_dead_paths",
+    "shrink",
     "sparsity",
     "weight_mask",
 ]

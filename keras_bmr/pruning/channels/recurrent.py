@@ -151,7 +151,7 @@ def fed_back(
 
 @register_channel_rule(layers.Bidirectional)
 class BidirectionalRule(RecurrentRule):
-    """Units of both directions; merged other than side by side they are coupled."""
+    """The units of both directions are coupled: Keras wants as many of each."""
 
     def trace(
         self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
@@ -165,11 +165,9 @@ class BidirectionalRule(RecurrentRule):
             for labels in (*made, *inputs):
                 recorder.fix(labels)
             return [np.zeros((1,) * len(shape), int) for shape in call.output_shapes]
-        if wrapper.merge_mode == "concat":
-            labels = np.concatenate(made)
-        else:
-            recorder.couple(*made)
-            labels = made[0]
+        recorder.couple(*made)
+        concatenated = wrapper.merge_mode == "concat"
+        labels = np.concatenate(made) if concatenated else made[0]
         return [spread(labels, -1, len(call.output_shapes[0]))]
 
     def constants(
@@ -228,6 +226,8 @@ class BidirectionalRule(RecurrentRule):
         kept = _split(call, outputs)
         for key, units in zip(("layer", "backward_layer"), kept, strict=True):
             config[key]["config"]["units"] = int(np.count_nonzero(units))
+            # It would be built for the inputs that were.
+            config[key].pop("build_config", None)
         return {key: config[key] for key in ("layer", "backward_layer")}
 
     def input_rows(self, call: Call, axis: int) -> None:

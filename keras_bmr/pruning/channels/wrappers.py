@@ -84,6 +84,8 @@ class TimeDistributedRule(ChannelRule):
             inner, _without_steps(inputs[:1]), _without_steps(outputs)
         )
         config = call.operation.get_config()["layer"]
+        # It would be built for the inputs that were.
+        config.pop("build_config", None)
         return {"layer": {**config, "config": {**config["config"], **changes}}}
 
 
