@@ -29,6 +29,7 @@ def reduce_model(
     sparsity: float | None = None,
     skip: Sequence[str] = (),
     write_back: bool = False,
+    ranking: str = "global",
 ) -> keras.Model:
     """Copies a model and prunes the copy by its log evidence.
 
@@ -53,6 +54,7 @@ def reduce_model(
         write_back: Whether the weights that are kept get their posterior under the
             reduced prior, too, which must then have a density. Without it they keep
             the posterior that training found.
+        ranking: "global" or "layer", see `ModelReduction`.
 
     Returns:
         A new, uncompiled model.
@@ -80,6 +82,7 @@ def reduce_model(
         threshold=threshold,
         sparsity=sparsity,
         skip=skip,
+        ranking=ranking,
     )
     reduced = copy_model(source.model)
     reduction.apply(reduced, write_back=write_back)

@@ -164,6 +164,12 @@ def test_layer_by_layer_each_loses_its_share_of_units(model):
     assert (~reduction.keep("first", "bias")).sum() == 3
     # One of three: two would be more than half of the weights.
     assert (~reduction.keep("second", "bias")).sum() == 1
+    reduced = reduce_model(
+        model, granularity=UnitsByHand, sparsity=0.5, ranking="layer"
+    )
+    for name in ("first", "second"):
+        kept = reduced.get_layer(name).bias.numpy() != 0
+        np.testing.assert_array_equal(kept, reduction.keep(name, "bias"))
 
 
 def test_skipped_layers_keep_their_units_and_weights(model):
