@@ -91,15 +91,19 @@ class BMRSNormal(NoiseReducedPrior):
 
 
 class BMRSUniform(NoiseReducedPrior):
-    """BMRS_U: a log-uniform factor below 2^-p1.
+    """BMRS_U: a log-uniform factor between 2^-23 and 2^-p1.
+
+    A gate of which the data say nothing drifts towards its log-uniform prior, from a
+    location near 0. On the way its density is lowest at the smallest factors, so that
+    a reduced prior which includes them all loses to the full one however long training
+    goes on, while that with the published bound wins. The price is that a gate which
+    has collapsed below 2^-23 is kept; `low=-20.0` includes it.
 
     Args:
         p1: Positive float; factors from 2^-p1 on are ruled out. The smaller, the more
             is pruned: 8 and 4 are the published ones.
-        low: Float, logarithm of the smallest factor of the reduced prior. -20, the
-            smallest factor of the posterior, by default. The published log(2^-23), the
-            precision of float32, rules out the gates that have collapsed below it,
-            which are then kept.
+        low: Float, logarithm of the smallest factor of the reduced prior; log(2^-23)
+            by default, the precision of float32.
         threshold: Float, the log Bayes factor in nats above which a gate is pruned.
 
     Raises:
@@ -117,7 +121,10 @@ class BMRSUniform(NoiseReducedPrior):
     """
 
     def __init__(
-        self, p1: float = 8.0, low: float = -20.0, threshold: float = 0.0
+        self,
+        p1: float = 8.0,
+        low: float = -23 * math.log(2.0),
+        threshold: float = 0.0,
     ) -> None:
         super().__init__(low, threshold)
         require_positive("p1", p1)
