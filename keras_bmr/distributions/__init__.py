@@ -8,6 +8,10 @@ from keras_bmr.distributions.continuous_spike_and_slab import ContinuousSpikeAnd
 from keras_bmr.distributions.log_scale_normal import LogScaleNormal
 from keras_bmr.distributions.log_uniform import LogUniform
 from keras_bmr.distributions.numerics import log_normal_mass
+from keras_bmr.distributions.regularized_horseshoe import (
+    RegularizedHorseshoe,
+    regularized_log_scale,
+)
 from keras_bmr.distributions.spike_and_slab import SpikeAndSlab
 from keras_bmr.distributions.truncated_log_normal import TruncatedLogNormal
 
@@ -15,9 +19,11 @@ __all__ = [
     "ContinuousSpikeAndSlab",
     "LogScaleNormal",
     "LogUniform",
+    "RegularizedHorseshoe",
     "SpikeAndSlab",
     "TruncatedLogNormal",
     "log_normal_gamma",
     "log_normal_mass",
+    "regularized_log_scale",
     "truncated_log_normal_divergence",
 ]
