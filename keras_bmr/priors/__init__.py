@@ -8,6 +8,10 @@ from keras_bmr.priors.empirical_bayes_normal import (
 from keras_bmr.priors.log_uniform import LogUniform
 from keras_bmr.priors.normal import Normal
 from keras_bmr.priors.prior import Prior
+from keras_bmr.priors.regularized_horseshoe import (
+    HalfCauchyNormal,
+    RegularizedHorseshoe,
+)
 from keras_bmr.priors.scale_mixture import ScaleMixtureNormal
 from keras_bmr.priors.spike_and_slab import ContinuousSpikeAndSlab, SpikeAndSlab
 
@@ -16,6 +20,8 @@ PRIORS = {
     "layerwise_normal": LayerwiseNormal,
     "empirical_bayes_normal": EmpiricalBayesNormal,
     "scale_mixture_normal": ScaleMixtureNormal,
+    "half_cauchy_normal": HalfCauchyNormal,
+    "regularized_horseshoe": RegularizedHorseshoe,
     "spike_and_slab": SpikeAndSlab,
     "continuous_spike_and_slab": ContinuousSpikeAndSlab,
     "log_uniform": LogUniform,
@@ -44,10 +50,12 @@ __all__ = [
     "PRIORS",
     "ContinuousSpikeAndSlab",
     "EmpiricalBayesNormal",
+    "HalfCauchyNormal",
     "LayerwiseNormal",
     "LogUniform",
     "Normal",
     "Prior",
+    "RegularizedHorseshoe",
     "ScaleMixtureNormal",
     "SpikeAndSlab",
     "get",

@@ -1,6 +1,6 @@
 """The interface of a prior."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -15,9 +15,10 @@ class Prior:
     An instance holds settings only and may serve many weights; variables, if the
     prior learns any, live in the layer, which passes them to each method.
 
-    A prior may be hierarchical, w = c * v with one positive random scale `c` for
-    the whole tensor. Posterior and prior are then those of the standardised
-    weight `v`; `sample_scale` and `expected_scale` speak of `c`.
+    A prior may be hierarchical, w = c * v with a positive random scale `c`, one for
+    the whole tensor or one per unit. Posterior and prior are then those of the
+    standardised weight `v`; `sample_scale`, `expected_scale` and `scale_divergence`
+    speak of `c`.
 
     Attributes:
         spike: Kind of the spike of a prior with an inclusion rate; the posterior
@@ -94,10 +95,27 @@ class Prior:
             mask: Boolean tensor with the shape of the weight, False where pruned.
 
         Returns:
-            Scalar tensor.
+            Scalar tensor; that of a random scale is part of it.
         """
         prior = self.distribution(posterior, state, mask)
-        return masked_sum(tfd.kl_divergence(posterior, prior), mask)
+        divergence = masked_sum(tfd.kl_divergence(posterior, prior), mask)
+        of_scale = self.scale_divergence(state, mask)
+        return divergence if of_scale is None else divergence + of_scale
+
+    def scale_divergence(
+        self, state: Mapping[str, keras.Variable], mask: tf.Tensor
+    ) -> tf.Tensor | None:
+        """KL of the random scale of a hierarchical prior, in nats.
+
+        Args:
+            state: The variables of `add_weights`.
+            mask: Boolean tensor with the shape of the weight, False where pruned.
+
+        Returns:
+            Scalar tensor; None if the prior has no such scale.
+        """
+        del state, mask
+        return None
 
     def update(
         self,
@@ -117,18 +135,23 @@ class Prior:
         del posterior, state, mask
 
     def sample_scale(
-        self, state: Mapping[str, keras.Variable], seed: tf.Tensor
+        self,
+        state: Mapping[str, keras.Variable],
+        seed: tf.Tensor,
+        sample_shape: Sequence[int] = (),
     ) -> tf.Tensor | None:
         """Draws the random scale of a hierarchical prior.
 
         Args:
             state: The variables of `add_weights`.
             seed: Integer tensor of shape (2,).
+            sample_shape: Shape of independent draws; one draw by default.
 
         Returns:
-            Positive scalar tensor; None if the prior has no such scale.
+            Positive tensor, the shape of the draws followed by one that broadcasts to
+            the weight; None if the prior has no such scale.
         """
-        del state, seed
+        del state, seed, sample_shape
         return None
 
     def expected_scale(self, state: Mapping[str, keras.Variable]) -> tf.Tensor | None:
@@ -138,7 +161,8 @@ class Prior:
             state: The variables of `add_weights`.
 
         Returns:
-            Positive scalar tensor; None if the prior has no such scale.
+            Positive tensor that broadcasts to the weight; None if the prior has no
+            such scale.
         """
         del state
         return None

@@ -1,7 +1,7 @@
 """Hierarchical Normal prior with a Gamma-distributed precision per tensor."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -93,27 +93,27 @@ class ScaleMixtureNormal(Prior):
         del state, mask
         return tfd.Normal(tf.zeros((), posterior.dtype), tf.ones((), posterior.dtype))
 
-    def divergence(
-        self,
-        posterior: tfd.Distribution,
-        state: Mapping[str, keras.Variable],
-        mask: tf.Tensor,
+    def scale_divergence(
+        self, state: Mapping[str, keras.Variable], mask: tf.Tensor
     ) -> tf.Tensor:
-        """See `Prior.divergence`; the KL of the precision is counted once."""
+        """See `Prior.scale_divergence`."""
+        del mask
         precision = self.precision_posterior(state)
         hyperprior = tfd.Gamma(
             tf.constant(self.concentration, precision.dtype),
             tf.constant(self.rate, precision.dtype),
         )
-        hyper_divergence = tfd.kl_divergence(precision, hyperprior)
-        return super().divergence(posterior, state, mask) + hyper_divergence
+        return tfd.kl_divergence(precision, hyperprior)
 
     def sample_scale(
-        self, state: Mapping[str, keras.Variable], seed: tf.Tensor
+        self,
+        state: Mapping[str, keras.Variable],
+        seed: tf.Tensor,
+        sample_shape: Sequence[int] = (),
     ) -> tf.Tensor:
         """See `Prior.sample_scale`."""
         precision = self.precision_posterior(state)
-        noise = standard_normal((), seed, precision.dtype)
+        noise = standard_normal(tuple(sample_shape), seed, precision.dtype)
         log_precision = precision.loc + precision.scale * noise
         return self.factor * tf.exp(-0.5 * log_precision)
 
