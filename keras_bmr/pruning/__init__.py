@@ -7,6 +7,7 @@ from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.dead_paths import remove_dead_paths
 from keras_bmr.pruning.gate_groups import GateGroups
 from keras_bmr.pruning.groups import ParameterGroups
+from keras_bmr.pruning.hierarchical_reduction import HierarchicalReduction
 from keras_bmr.pruning.inclusion import (
     InclusionProbabilities,
     inclusion_probabilities,
@@ -23,6 +24,7 @@ __all__ = [
     "BMRSUniform",
     "Criterion",
     "GateGroups",
+    "HierarchicalReduction",
     "InclusionProbabilities",
     "LayerReduction",
     "ModelReduction",

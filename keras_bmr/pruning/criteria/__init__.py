@@ -10,6 +10,7 @@ from keras_bmr.pruning.criteria.grasp import GraSP
 from keras_bmr.pruning.criteria.inclusion import Inclusion
 from keras_bmr.pruning.criteria.magnitude import Magnitude
 from keras_bmr.pruning.criteria.opd import OPD
+from keras_bmr.pruning.criteria.prior_scale import PriorScale
 from keras_bmr.pruning.criteria.random import Random
 from keras_bmr.pruning.criteria.signal_to_noise import SignalToNoise
 from keras_bmr.pruning.criteria.snip import SNIP
@@ -21,6 +22,7 @@ CRITERIA = {
     "expected_value": ExpectedValue,
     "inclusion": Inclusion,
     "magnitude": Magnitude,
+    "prior_scale": PriorScale,
     "opd": OPD,
     "random": Random,
     "signal_to_noise": SignalToNoise,
@@ -58,6 +60,7 @@ __all__ = [
     "GradientCriterion",
     "Inclusion",
     "Magnitude",
+    "PriorScale",
     "Random",
     "SignalToNoise",
     "SynFlow",
