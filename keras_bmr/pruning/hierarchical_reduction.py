@@ -18,7 +18,7 @@ from keras_bmr.pruning.posterior_weights import (
     posterior_source,
     posterior_weights,
 )
-from keras_bmr.pruning.scale_evidence import ScaleEvidence
+from keras_bmr.pruning.scale_evidence import ScaleEvidence, narrowed
 from keras_bmr.reduction import model_reduction
 
 _STEPS_PER_CALL = 100
@@ -41,11 +41,15 @@ class HierarchicalReduction:
 
     The scales s of the hierarchical prior get the posterior that maximises
 
-        E[sum delta_f(w; N(0, s^2))] - KL(q(s) || p(s)),
+        E[sum delta_f(w; s)] - KL(q(s) || p(s)),
 
-    a lower bound of the change in log evidence. It needs the posterior and prior of
-    the flat model only, no data, and takes seconds: training the hierarchy itself is
-    not necessary. The model is not changed.
+    a lower bound of the change in log evidence, with the reduced prior of a weight
+    being N(0, s^2) times its full prior: a wider one cannot be told from the posterior.
+    The fit needs the posterior and prior of the flat model only, no data, and takes
+    seconds; the hierarchy itself need not be trained. The model is not changed.
+
+    The prior of the flat model should be fixed or that of a layer. One that is fitted
+    to every weight leaves a hierarchy nothing to gain.
 
     It is a source of posteriors, given the expected scales, for `ModelReduction` and
     `reduce_model`; `criterion="prior_scale"` prunes by the scales.
@@ -63,7 +67,8 @@ class HierarchicalReduction:
 
     Raises:
         ValueError: If an argument is invalid, `prior` is not hierarchical, or a
-            posterior or prior is not Normal or has NaN or infinite parameters.
+            posterior or prior is not Normal or has NaN or infinite parameters, or the
+            prior has a mean other than 0.
 
     Example:
         >>> horseshoe = keras_bmr.pruning.HierarchicalReduction(model)
@@ -220,20 +225,16 @@ class HierarchicalReduction:
     def posterior(self, layer: keras.layers.Layer, name: str) -> tfd.Normal:
         """See `PosteriorSource.posterior`: given the expected scales."""
         weight = PosteriorWeight(layer, name, self._source)
-        posterior, prior = weight.posterior(), weight.prior()
-        scale = tf.minimum(posterior.scale, prior.scale)
-        reduced = model_reduction(
-            tfd.Normal(posterior.loc, scale), prior, self.prior(layer, name)
-        )
-        return reduced.posterior
+        reduced = self.prior(layer, name)
+        return model_reduction(weight.posterior(), weight.prior(), reduced).posterior
 
     def prior(self, layer: keras.layers.Layer, name: str) -> tfd.Normal:
-        """See `PosteriorSource.prior`: N(0, s^2) at the expected scales."""
+        """See `PosteriorSource.prior`: the reduced one, at the expected scales."""
         (fit,) = (
             fit
             for fit in self._fits
             if fit.weight.layer is layer and fit.weight.name == name
         )
-        dtype = self._source.prior(layer, name).dtype
-        scale = tf.cast(self._prior.expected_scale(fit.state), dtype)
-        return tfd.Normal(tf.zeros((), dtype), scale)
+        prior = self._source.prior(layer, name)
+        scale = self._prior.expected_scale(fit.state)
+        return narrowed(prior, tf.cast(scale, prior.dtype))

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.distributions import regularized_log_scale
 from keras_bmr.reduction import model_reduction
 
 # In log scale. What varies is at most like exp(-2 log s), of which the cubic between
@@ -11,20 +12,37 @@ from keras_bmr.reduction import model_reduction
 _STEP = 0.1
 
 
+def narrowed(prior: tfd.Normal, scale: tf.Tensor) -> tfd.Normal:
+    """The prior times N(0, scale^2), normalised: never wider than the prior.
+
+    Args:
+        prior: `tfd.Normal` with mean 0.
+        scale: Positive tensor; broadcasts.
+
+    Returns:
+        N(0, 1 / (1/scale^2 + 1/prior scale^2)).
+    """
+    log_scale = regularized_log_scale(tf.math.log(scale), tf.math.log(prior.scale))
+    return tfd.Normal(tf.zeros((), log_scale.dtype), tf.exp(log_scale))
+
+
 class ScaleEvidence:
-    """sum_j delta_f(w_ij; N(0, s_i^2)) over the weights of a unit, for any s_i.
+    """sum_j delta_f(w_ij) of N(0, s_i^2) over the weights of a unit, for any s_i.
+
+    The reduced prior is N(0, s_i^2) times the full prior: what a wider prior than
+    that of training would have found, its posterior does not tell. Of weights that
+    the data said nothing of, posteriors deviate from the prior by noise alone, and
+    a wide reduced prior would take it for evidence, without bound.
 
     A sum over many weights, but a smooth function of one variable for each unit, so
     it is evaluated once on a grid of log s_i; afterwards its cost does not depend on
     the number of weights. Between nodes it is a cubic with the exact values and
-    slopes, beyond them a line: it is constant where the prior is far narrower than
-    all posteriors, and falls as -n log s where it is far wider.
+    slopes. Beyond them it is constant, as it is where s_i^2 is far below or above
+    all variances.
 
     Args:
         posterior: `tfd.Normal` with the batch shape of the weight.
-        prior: `tfd.Normal`, the full prior; broadcasts to it. A posterior that is
-            wider than its prior, which noise of training may leave behind, counts as
-            just as wide; against wide reduced priors it would be improper.
+        prior: `tfd.Normal` with mean 0, the full prior; broadcasts to it.
         scale_shape: Shape of the scales, of the weight's rank; 1 where one scale
             is shared.
 
@@ -32,7 +50,8 @@ class ScaleEvidence:
         shared_axes: The axes over which a scale is shared, those of size 1.
 
     Raises:
-        ValueError: If a parameter is NaN or infinite, or a scale not positive.
+        ValueError: If a parameter is NaN or infinite, a scale not positive, or the
+            prior has another mean.
     """
 
     def __init__(
@@ -43,23 +62,26 @@ class ScaleEvidence:
     ) -> None:
         self._scale_shape = scale_shape
         self.shared_axes = tuple(i for i, size in enumerate(scale_shape) if size == 1)
-        loc = tf.cast(posterior.loc, tf.float64)
-        prior_scale = tf.cast(prior.scale, tf.float64)
-        scale = tf.minimum(tf.cast(posterior.scale, tf.float64), prior_scale)
-        posterior = tfd.Normal(loc, scale)
-        prior = tfd.Normal(tf.cast(prior.loc, tf.float64), prior_scale)
-
+        posterior, prior = (
+            tfd.Normal(tf.cast(q.loc, tf.float64), tf.cast(q.scale, tf.float64))
+            for q in (posterior, prior)
+        )
+        if np.any(prior.loc != 0):
+            raise ValueError(
+                "The full prior must have mean 0. Received: a prior with "
+                f"loc={prior.loc.numpy()}"
+            )
         # Traced, the reduction checks nothing. This one raises.
-        model_reduction(posterior, prior, tfd.Normal(tf.zeros((), tf.float64), scale))
-        low = np.log(np.min(scale)) - 7
-        high = np.log(max(np.max(np.abs(loc)), np.max(prior_scale))) + 5
+        model_reduction(posterior, prior, prior)
+        low = np.log(min(np.min(posterior.scale), np.min(prior.scale))) - 8
+        high = np.log(np.max(prior.scale)) + 8
 
         @tf.function
         def evidence(log_scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             of_unit = tf.fill(scale_shape, log_scale)
             with tf.GradientTape() as tape:
                 tape.watch(of_unit)
-                reduced = tfd.Normal(tf.zeros((), tf.float64), tf.exp(of_unit))
+                reduced = narrowed(prior, tf.exp(of_unit))
                 delta_f = model_reduction(posterior, prior, reduced).delta_f
                 total = tf.reduce_sum(delta_f, axis=self.shared_axes, keepdims=True)
             return total, tape.gradient(total, of_unit)
@@ -89,16 +111,16 @@ class ScaleEvidence:
         num_units = int(np.prod(self._scale_shape))
         position = tf.transpose(tf.reshape(log_scale, (-1, num_units)))
         position = (position - self._low) / _STEP
-        inside = tf.clip_by_value(position, 0.0, self._num_nodes - 1.0)
-        index = tf.minimum(tf.cast(tf.floor(inside), tf.int32), self._num_nodes - 2)
+        position = tf.clip_by_value(position, 0.0, self._num_nodes - 1.0)
+        index = tf.minimum(tf.cast(tf.floor(position), tf.int32), self._num_nodes - 2)
         left, right, left_slope, right_slope = (
             tf.gather(table, index + shift, batch_dims=1)
             for table in (self._values, self._slopes)
             for shift in (0, 1)
         )
-        part = inside - tf.cast(index, inside.dtype)
+        part = position - tf.cast(index, position.dtype)
         rise = right - left
-        cubic = left + part * (
+        return left + part * (
             rise
             + (1 - part)
             * (
@@ -106,5 +128,3 @@ class ScaleEvidence:
                 - part * (_STEP * right_slope - rise)
             )
         )
-        end_slope = tf.where(position < 0, left_slope, right_slope)
-        return cubic + _STEP * end_slope * (position - inside)

@@ -52,6 +52,11 @@ def horseshoe(source):
     return HierarchicalReduction(source, prior, num_steps=600)
 
 
+def product(prior, scale):
+    """N(0, scale^2) times the prior."""
+    return tfd.Normal(np.float64(0), 1 / np.sqrt(1 / scale**2 + 1 / prior.scale**2))
+
+
 # --- The evidence of a unit as a function of its scale ---
 
 
@@ -67,7 +72,7 @@ def test_the_table_agrees_with_the_sum_over_the_weights(scale_shape):
     found = table(tf.constant(log_scales)).numpy()
     axes = tuple(i for i, size in enumerate(scale_shape) if size == 1)
     for draw in range(20):
-        reduced = tfd.Normal(np.float64(0), np.exp(log_scales[draw]))
+        reduced = product(prior, np.exp(log_scales[draw]))
         delta_f = model_reduction(posterior, prior, reduced).delta_f.numpy()
         expected = delta_f.sum(axis=axes).ravel()
         np.testing.assert_allclose(found[:, draw], expected, rtol=1e-5, atol=1e-3)
@@ -78,17 +83,19 @@ def test_the_table_agrees_with_the_sum_over_the_weights(scale_shape):
     np.testing.assert_allclose(limit[:, 0], expected, rtol=1e-2)
 
 
-def test_a_posterior_wider_than_its_prior_counts_as_just_as_wide():
-    wide, same = (
-        ScaleEvidence(
-            tfd.Normal(np.full((2, 1), 0.1), np.full((2, 1), scale)),
-            tfd.Normal(np.float64(0), np.float64(1)),
-            (1, 1),
-        )
-        for scale in (1.5, 1.0)
+def test_posteriors_that_are_noise_around_the_prior_say_nothing_for_wide_scales():
+    """A mean off by noise, with all of the prior's width: an improper reduction."""
+    generator = np.random.default_rng(1)
+    posterior = tfd.Normal(
+        0.1 * generator.normal(size=(300, 1)), generator.uniform(0.99, 1.01, (300, 1))
     )
-    log_scales = tf.reshape(tf.linspace(np.float64(-10), 10, 9), (9, 1, 1))
-    np.testing.assert_array_equal(wide(log_scales), same(log_scales))
+    prior = tfd.Normal(np.float64(0), np.float64(1))
+    table = ScaleEvidence(posterior, prior, (1, 1))
+    log_scales = tf.reshape(tf.linspace(np.float64(-5), 200, 300), (300, 1, 1))
+    evidence = table(log_scales).numpy().ravel()
+    assert np.isfinite(evidence).all()
+    np.testing.assert_allclose(evidence[-1], 0, atol=1e-4)
+    assert evidence.max() < 1
 
 
 # --- The fit ---
@@ -119,7 +126,7 @@ def test_the_evidence_is_the_best_lower_bound(source):
 
     log_scales = np.linspace(-8, 8, 401)
     sums = [
-        tf.reduce_sum(model_reduction(posterior, prior, tfd.Normal(0.0 * s, s)).delta_f)
+        tf.reduce_sum(model_reduction(posterior, prior, product(prior, s)).delta_f)
         for s in np.exp(log_scales)
     ]
     delta_f = interpolate.CubicSpline(log_scales, np.array(sums))
@@ -168,7 +175,8 @@ def test_pruned_weights_have_no_part_in_it():
     assert scales[0] == 0
     assert scales[1:].min() > 0.1
     fitted = pruned.prior(layer, "kernel").scale.numpy().ravel()
-    np.testing.assert_allclose(fitted[1:], scales[1:], rtol=1e-6)
+    expected = 1 / np.sqrt(1 / scales[1:] ** 2 + 1)
+    np.testing.assert_allclose(fitted[1:], expected, rtol=1e-6)
     assert pruned.weights() == [(layer, "kernel")]
     assert pruned.posterior(layer, "kernel").batch_shape == (6, 4)
 
@@ -189,6 +197,10 @@ def test_other_families_are_refused(source):
 
 
 def test_invalid_arguments(source, horseshoe):
+    elsewhere = LinearRegression()
+    elsewhere.prior = lambda layer, name: tfd.Normal(0.5, 1.0)
+    with pytest.raises(ValueError, match="must have mean 0"):
+        HierarchicalReduction(elsewhere)
     with pytest.raises(ValueError, match="num_steps=0"):
         HierarchicalReduction(source, num_steps=0)
     with pytest.raises(ValueError, match="layer='other'"):
