@@ -59,6 +59,45 @@ class Batches:
         )
 
 
+def checksum(inputs: Any) -> np.ndarray:
+    """Numbers that tell sets of examples apart, whatever their order.
+
+    Args:
+        inputs: Inputs of a batch.
+
+    Returns:
+        Sums and sums of squares of each input, to be added over the batches.
+    """
+    sums = []
+    for leaf in keras.tree.flatten(inputs):
+        if leaf.dtype != tf.string:
+            values = tf.cast(leaf, tf.float64)
+            sums += [tf.reduce_sum(values), tf.reduce_sum(tf.square(values))]
+    return np.array([float(value) for value in sums])
+
+
+def check_repeatable(batches: Batches, first: np.ndarray) -> None:
+    """Reads a data set once more and compares.
+
+    Args:
+        batches: The batches; arrays are not read again.
+        first: The sum of the checksums of the first reading.
+
+    Raises:
+        ValueError: If the data set yields other examples.
+    """
+    if batches.batch_size is not None:
+        return
+    second = sum(checksum(x) for x, _ in batches)
+    if not np.allclose(first, second, rtol=1e-6):
+        raise ValueError(
+            "The dataset yields other examples when it is read again: random "
+            "augmentation, or `drop_remainder` after shuffling. A posterior is that of "
+            "one set of data. Leave out what is random; the order may vary. Received: "
+            f"sums {first} and {second}"
+        )
+
+
 def batches_of(data: Any, batch_size: int | None) -> Batches:
     """Makes batches of arrays or of a data set.
 

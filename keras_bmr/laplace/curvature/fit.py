@@ -12,7 +12,11 @@ import tensorflow as tf
 from keras_bmr.argument_checks import require_integer
 from keras_bmr.laplace.curvature.accumulator import Accumulator
 from keras_bmr.laplace.curvature.batch_sums import CURVATURES, STRUCTURES, batch_sums
-from keras_bmr.laplace.curvature.batches import batches_of
+from keras_bmr.laplace.curvature.batches import (
+    batches_of,
+    check_repeatable,
+    checksum,
+)
 from keras_bmr.laplace.curvature.blocks import DiagonalBlock, KroneckerBlock
 from keras_bmr.laplace.curvature.likelihoods import Likelihood, likelihood_of
 from keras_bmr.laplace.curvature.probe import probe
@@ -112,6 +116,7 @@ def fit_curvature(
     progress = keras.utils.Progbar(
         batches.num_batches, verbose=_verbosity(verbose), unit_name="batch"
     )
+    read: Any = 0.0
     num_examples, log_likelihood, outputs_shape, concrete = 0, 0.0, None, None
     for index, (x, y) in enumerate(batches):
         if outputs_shape is None:
@@ -134,10 +139,12 @@ def fit_curvature(
             )
         log_likelihood += float(batch_log_likelihood)
         num_examples += batch
+        read = read + checksum(x) if batches.batch_size is None else read
         accumulator.add(values)
         progress.update(index + 1)
     if not num_examples:
         raise ValueError("`data` must hold at least one example. Received: none")
+    check_repeatable(batches, read)
     return Curvature(
         blocks=accumulator.blocks(layers, structure),
         log_likelihood=log_likelihood,
