@@ -57,9 +57,6 @@ def fold_gates(graph: ChannelGraph, kept: np.ndarray) -> dict[int, list[Factor]]
             continue
         values = np.asarray(gate.posterior_means()["noise"], "float64")
         labels = np.broadcast_to(traced.outputs[0].reshape(-1), values.shape)
-        if (values[kept[labels]] == 0).any():
-            # No posterior has a scale of zero.
-            continue
         # Gates of channels that go along may be closed.
         values = np.where(kept[labels], values, 1.0)
         rank = len(traced.call.input_shapes[0])

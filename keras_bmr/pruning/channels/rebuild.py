@@ -44,14 +44,23 @@ def rebuild(
 
 def _rebuilt(model: keras.Model, convert: Callable) -> keras.Model:
     if not isinstance(model, keras.Sequential):
-        return keras.models.clone_model(model, clone_function=convert)
-    (source,) = model.inputs
-    inputs = keras.Input(batch_shape=source.shape, dtype=source.dtype, name=source.name)
+        return keras.models.clone_model(
+            model,
+            clone_function=convert,
+            input_tensors=keras.tree.map_structure(_input_like, model.input),
+        )
+    inputs = _input_like(*model.inputs)
     layers = [convert(layer) for layer in model.layers]
     return keras.Sequential(
         [inputs, *(layer for layer in layers if layer is not _pass_on)],
         name=model.name,
     )
+
+
+def _input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """An input of the same name, which Keras would not keep."""
+    name = tensor._keras_history.operation.name
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
 
 
 def _pass_on(inputs: Any, **kwargs: Any) -> Any:

@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.layers import Variational
 from keras_bmr.layers.checks import check_finite, check_model
 from keras_bmr.layers.cloning import copy_state, within
-from keras_bmr.layers.pruned_weights import StaysPruned
+from keras_bmr.layers.pruned_weights import StaysPruned, prune_weight
 from keras_bmr.layers.variable_paths import variable_at
 from keras_bmr.pruning.channels.gates import Factor, fold_gates
 from keras_bmr.pruning.channels.graph import ChannelGraph, TracedCall
@@ -201,20 +200,22 @@ def _multiply(factor: Factor, new: keras.layers.Layer, kept: Kept) -> None:
     stays = kept.get(id(old), {}).get(factor.axis)
     if stays is not None:
         values = values[stays]
-    shape = [1] * len(old.shape)
-    shape[factor.axis] = values.size
-    values = values.reshape(shape)
+    layout = [1] * len(old.shape)
+    layout[factor.axis] = values.size
+    values = values.reshape(layout)
     variable = variable_at(new, factor.path)
-    name = (
-        random_weights(new).get(factor.path) if isinstance(new, Variational) else None
-    )
+    if not values.all():
+        # A closed gate: no posterior has a scale of zero.
+        keep = np.broadcast_to(values != 0, variable.shape)
+        prune_weight(new, factor.path, keep)
+        values = np.where(values == 0, 1.0, values)
+    name = random_weights(new).get(factor.path)
     if name is None:
         variable.assign(variable.value * tf.cast(values, variable.dtype))
         return
-    family = new._posterior_family
-    mask = new.mask(name).value
     posterior = new.unmasked_posterior(name)
-    scaled = family.rescale(
-        posterior, tf.cast(values, posterior.dtype), tf.ones_like(mask)
+    everywhere = tf.ones(variable.shape, tf.bool)
+    scaled = new._posterior_family.rescale(
+        posterior, tf.cast(values, posterior.dtype), everywhere
     )
     new.assign_posterior(name, scaled)
