@@ -2,12 +2,18 @@
 
 import itertools
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_bmr.laplace.curvature.registry import register_curvature_rule
 from keras_bmr.laplace.curvature.rules.linear_rule import LinearRule
+from keras_bmr.laplace.curvature.rules.moment_by_rows import (
+    moment_by_rows,
+    output_sizes,
+    rows_are_cheaper,
+)
 
 
 def channels_last(layer: keras.layers.Layer, tensor: tf.Tensor) -> tf.Tensor:
@@ -50,13 +56,7 @@ def patches(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
         Tensor of shape (batch, positions, taps of the kernel, channels).
     """
     inputs = padded(layer, inputs)
-    space = inputs.shape[1:-1]
-    sizes = [
-        (size - (kernel - 1) * dilation - 1) // stride + 1
-        for size, kernel, stride, dilation in zip(
-            space, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
-        )
-    ]
+    sizes = output_sizes(layer, inputs.shape)
     taps = []
     for tap in itertools.product(*map(range, layer.kernel_size)):
         window = [slice(None)]
@@ -98,6 +98,15 @@ class _ConvolutionRule(LinearRule):
             seen = tf.reshape(seen, (-1, positions, taps, groups, size))
             seen = tf.transpose(seen, (0, 1, 3, 2, 4))
         return tf.reshape(seen, (-1, positions, groups, taps * size))
+
+    def input_moment(
+        self, layer: keras.layers.Layer, features: dict[str, Any]
+    ) -> tf.Tensor:
+        """See `LinearRule.input_moment`."""
+        images = [padded(layer, channels_last(layer, i)) for i in features["inputs"]]
+        if self.num_groups(layer) > 1 or not rows_are_cheaper(layer, images[0].shape):
+            return super().input_moment(layer, features)
+        return tf.add_n([moment_by_rows(layer, image) for image in images])
 
     def num_groups(self, layer: keras.layers.Layer) -> int:
         """Groups of channels that do not see each other."""

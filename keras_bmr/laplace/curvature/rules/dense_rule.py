@@ -30,5 +30,5 @@ def _positions(tensor: tf.Tensor) -> tf.Tensor:
     if tensor.shape.rank == 2:
         return tensor[:, None, None, :]
     shape = tensor.shape
-    positions = shape[1:-1].num_elements()
-    return tf.reshape(tensor, (tf.shape(tensor)[0], positions or -1, 1, shape[-1]))
+    positions = shape[1:-1].num_elements() or -1
+    return tf.reshape(tensor, (tf.shape(tensor)[0], positions, 1, shape[-1]))

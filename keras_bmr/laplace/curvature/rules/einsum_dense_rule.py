@@ -121,7 +121,11 @@ def _labels_of_outputs(layer: keras.layers.Layer, outputs: tf.Tensor) -> _Labels
 def _arranged(tensor: tf.Tensor, labels: str, parts: tuple[str, ...]) -> tf.Tensor:
     """Shape (batch, one axis per part), each made of the axes in the part."""
     order = [1 + labels.index(x) for x in "".join(parts)]
+    # Positions, the first part, may be unknown.
     sizes = [
-        math.prod(tensor.shape[1 + labels.index(x)] for x in part) for part in parts
+        math.prod(tensor.shape[1 + labels.index(x)] for x in part) for part in parts[1:]
     ]
-    return tf.reshape(tf.transpose(tensor, [0, *order]), (-1, *sizes))
+    transposed = tf.transpose(tensor, [0, *order])
+    known = [tensor.shape[1 + labels.index(x)] for x in parts[0]]
+    positions = -1 if None in known else math.prod(known)
+    return tf.reshape(transposed, (tf.shape(tensor)[0], positions, *sizes))

@@ -24,12 +24,7 @@ class EmbeddingRule(CurvatureRule):
         self, layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         """Indices of shape (batch, positions)."""
-        flat = [
-            tf.reshape(
-                tf.cast(i, tf.int32), (tf.shape(i)[0], i.shape[1:].num_elements())
-            )
-            for i in inputs
-        ]
+        flat = [tf.reshape(tf.cast(i, tf.int32), (tf.shape(i)[0], -1)) for i in inputs]
         return tf.concat(flat, 1)
 
     def _rows(
@@ -41,7 +36,7 @@ class EmbeddingRule(CurvatureRule):
             [
                 tf.reshape(
                     tf.cast(c, layer.variable_dtype),
-                    (tf.shape(c)[0], c.shape[1:].num_elements() // size, size),
+                    (tf.shape(c)[0], -1, size),
                 )
                 for c in cotangents
             ],

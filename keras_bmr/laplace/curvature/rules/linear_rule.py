@@ -22,7 +22,7 @@ class LinearRule(CurvatureRule):
     summed before squaring. The Kronecker block is the "expand" form, which takes
     positions as independent; groups share the mean of their input factors.
 
-    Subclasses define `expand_inputs`, `expand_outputs` and `matrix_axes`.
+    Subclasses define `expand_inputs`, `expand_outputs` and `kernel_layout`.
 
     References:
         Eschenhagen et al., arXiv 2311.00636, equations 7 and 22.
@@ -76,10 +76,20 @@ class LinearRule(CurvatureRule):
 
     def features(
         self, layer: keras.layers.Layer, inputs: Sequence[tf.Tensor]
+    ) -> dict[str, Any]:
+        """The inputs, and the expanded ones of all calls, which are more positions."""
+        cast = [tf.cast(i, layer.variable_dtype) for i in inputs]
+        # A graph computes only what is used.
+        return {
+            "inputs": cast,
+            "expanded": _joined([self.expand_inputs(layer, i) for i in cast]),
+        }
+
+    def input_moment(
+        self, layer: keras.layers.Layer, features: dict[str, Any]
     ) -> tf.Tensor:
-        """Expanded inputs of all calls, which are just more positions."""
-        dtype = layer.variable_dtype
-        return _joined([self.expand_inputs(layer, tf.cast(i, dtype)) for i in inputs])
+        """The sum of outer products of the expanded inputs, shape (p, p)."""
+        return _second_moment_of_last(features["expanded"])
 
     def _outputs(
         self, layer: keras.layers.Layer, cotangents: Sequence[tf.Tensor]
@@ -114,7 +124,7 @@ class LinearRule(CurvatureRule):
     ) -> dict[str, tf.Tensor]:
         """See `CurvatureRule.gradients`."""
         outputs = self._outputs(layer, cotangents)
-        kernel = tf.einsum("npgi,npgj->ngij", features, outputs)
+        kernel = tf.einsum("npgi,npgj->ngij", features["expanded"], outputs)
         found = {"kernel": self.kernel_gradient(layer, kernel)}
         bias = self.weights(layer).get("bias")
         if bias is not None:
@@ -130,12 +140,14 @@ class LinearRule(CurvatureRule):
     ) -> Sums:
         """See `CurvatureRule.diagonal_column`."""
         outputs = self._outputs(layer, cotangents)
-        if features.shape[1] == 1:
+        if features["expanded"].shape[1] == 1:
             # Of one position the square of the product is the product of squares, and
             # the columns can be summed before they meet the inputs.
             columns = {"squares": tf.square(outputs)}
         else:
-            columns = {"kernel": _sum_of_squared_products(features, outputs)}
+            columns = {
+                "kernel": _sum_of_squared_products(features["expanded"], outputs)
+            }
         if "bias" in self.weights(layer):
             sums = self._bias_gradient(layer, cotangents, outputs)
             columns["bias"] = tf.reduce_sum(tf.square(sums), 0)
@@ -148,7 +160,7 @@ class LinearRule(CurvatureRule):
         kernel = columns.get("kernel")
         if kernel is None:
             kernel = tf.einsum(
-                "npgi,npgj->gij", tf.square(features), columns["squares"]
+                "npgi,npgj->gij", tf.square(features["expanded"]), columns["squares"]
             )
         diagonal = {"kernel": self.kernel_gradient(layer, kernel)}
         bias = self.weights(layer).get("bias")
@@ -175,10 +187,15 @@ class LinearRule(CurvatureRule):
         self, layer: keras.layers.Layer, features: Any, columns: Sums
     ) -> dict[str, Mapping[str, tf.Tensor]]:
         """See `CurvatureRule.kronecker`."""
+        # Not from the expanded inputs themselves, which may never be computed.
+        batch = tf.cast(tf.shape(features["inputs"][0])[0], tf.float64)
+        _, positions, groups, _ = features["expanded"].shape
+        if positions is None:
+            positions = tf.cast(tf.shape(features["expanded"])[1], tf.float64)
         sums = {
             "kernel": {
-                "input": _second_moment_of_last(features),
-                "count": tf.cast(tf.reduce_prod(tf.shape(features)[:-1]), tf.float64),
+                "input": self.input_moment(layer, features),
+                "count": batch * positions * groups,
                 "output": columns["output"],
             }
         }
@@ -189,8 +206,8 @@ class LinearRule(CurvatureRule):
 
 def _flattened(outputs: tf.Tensor) -> tf.Tensor:
     """(batch, positions, groups, q) as (batch, positions, groups * q)."""
-    positions, groups, q = outputs.shape[1:]
-    return tf.reshape(outputs, (-1, positions, groups * q))
+    groups, q = outputs.shape[2:]
+    return tf.reshape(outputs, (tf.shape(outputs)[0], -1, groups * q))
 
 
 def _second_moment_of_last(tensor: tf.Tensor) -> tf.Tensor:
