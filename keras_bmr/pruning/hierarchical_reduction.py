@@ -45,8 +45,8 @@ class HierarchicalReduction:
 
     a lower bound of the change in log evidence, with the reduced prior of a weight
     being N(0, s^2) times its full prior: a wider one cannot be told from the posterior.
-    The fit needs the posterior and prior of the flat model only, no data, and takes
-    seconds; the hierarchy itself need not be trained. The model is not changed.
+    The fit needs the posterior and prior of the flat model only, no data; the
+    hierarchy itself need not be trained. The model is not changed.
 
     The prior of the flat model should be fixed or that of a layer. One that is fitted
     to every weight leaves a hierarchy nothing to gain.

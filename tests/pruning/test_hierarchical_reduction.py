@@ -105,6 +105,8 @@ def test_rows_that_are_zero_lose_their_scale(source, horseshoe):
     scales = horseshoe.scales("dense")
     assert scales.shape == (NUM_FEATURES,)
     assert scales[:NUM_RELEVANT].min() > 10 * scales[NUM_RELEVANT:].max()
+    # They fall back to the global scale of 0.01, not to zero.
+    assert scales[NUM_RELEVANT:].min() > 1e-3
     assert horseshoe.log_evidence_gain > 50
     reduced = keras_bmr.reduce_model(
         horseshoe, criterion="prior_scale", threshold=-np.log(0.1)
