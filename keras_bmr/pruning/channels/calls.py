@@ -113,6 +113,23 @@ def call_graph(model: keras.Model) -> CallGraph:
     return CallGraph(calls, shapes, tuple(inputs), tuple(outputs))
 
 
+def has_graph(model: keras.Model) -> bool:
+    """Whether the graph of a model is known, and of those inside of it.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        False if one of them is subclassed or not built.
+    """
+    graph = getattr(model, "_functional", None) or model
+    return hasattr(graph, "_nodes_by_depth") and all(
+        has_graph(operation)
+        for operation in graph._operations
+        if isinstance(operation, keras.Model)
+    )
+
+
 def functional(model: keras.Model) -> keras.Model:
     """The Functional model that holds the graph of a model.
 

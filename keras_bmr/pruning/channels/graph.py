@@ -109,7 +109,7 @@ class ChannelGraph:
         self.num_calls: collections.Counter[int] = collections.Counter()
         first: dict[int, TracedCall] = {}
         for call in graph.calls:
-            rule = rule_for(call.operation)
+            rule = self.rule_of(call.operation)
             inputs = [values[value] for value in call.inputs]
             outputs = rule.trace(call, inputs, self)
             traced = TracedCall(call, rule, inputs, outputs)
@@ -129,6 +129,20 @@ class ChannelGraph:
             WeightAxis(layer, name, axis, self.group_of[labels], role)
             for (_, name, axis), (layer, labels, role) in self._recorded.items()
         ]
+
+    def rule_of(self, operation: keras.Operation) -> ChannelRule:
+        """The rule of a layer.
+
+        Args:
+            operation: A layer of the model, or an operation.
+
+        Returns:
+            Its rule.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        return rule_for(operation)
 
     def _couple_calls(self, first: TracedCall, other: TracedCall) -> None:
         """A layer that is called twice has one width."""

@@ -150,6 +150,10 @@ class LinearRule(ChannelRule):
             values = np.where(own.nonzero("bias"), np.nan, values)
         return values
 
+    def folds(self, call: Call, weights: Weights) -> bool:
+        """See `ChannelRule.folds`."""
+        return self._can_shift(call.operation, weights(call.operation))
+
     def _can_shift(self, layer: keras.layers.Layer, own: LayerWeights) -> bool:
         if not self.maps_constants(layer) or self.bias_axis(layer) is None:
             return False

@@ -45,6 +45,30 @@ def register_channel_rule(*classes: type) -> Callable[[type], type]:
     return register
 
 
+def has_rule(operation: keras.Operation) -> bool:
+    """Whether the class of a layer or operation has a rule.
+
+    Args:
+        operation: The layer or operation.
+
+    Returns:
+        True if it has.
+    """
+    return _known_class(operation) is not None
+
+
+def _known_class(operation: keras.Operation) -> type | None:
+    layer_class = type(operation)
+    if layer_class in _RULES or not isinstance(operation, Variational):
+        return layer_class if layer_class in _RULES else None
+    try:
+        layer_class = deterministic_class(layer_class)
+    except ValueError:
+        # A subclass that computes something else than the registered layer.
+        return None
+    return layer_class if layer_class in _RULES else None
+
+
 def rule_for(operation: keras.Operation) -> Any:
     """The rule of a layer or operation.
 
@@ -57,10 +81,8 @@ def rule_for(operation: keras.Operation) -> Any:
     Raises:
         ValueError: If there is none for its class.
     """
-    layer_class = type(operation)
-    if layer_class not in _RULES and isinstance(operation, Variational):
-        layer_class = deterministic_class(layer_class)
-    if layer_class not in _RULES:
+    layer_class = _known_class(operation)
+    if layer_class is None:
         raise ValueError(
             f"How channels pass through layer '{operation.name}' of class "
             f"{type(operation).__name__} is not known. Register a rule with "

@@ -101,6 +101,19 @@ class ChannelRule:
         del constants, alive, weights
         return [np.zeros((1,) * len(shape), bool) for shape in call.input_shapes]
 
+    def folds(self, call: Call, weights: Weights) -> bool:
+        """Whether biases can take over what constant inputs contribute.
+
+        Args:
+            call: The call.
+            weights: Gives the weights of a layer.
+
+        Returns:
+            True if `shifts` says how.
+        """
+        del call, weights
+        return False
+
     def shifts(
         self,
         call: Call,

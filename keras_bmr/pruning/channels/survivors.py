@@ -1,7 +1,7 @@
 """Which channels have a part in the output, and which are constants."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import keras
 import numpy as np
@@ -19,10 +19,17 @@ class Survivors:
     Args:
         graph: The channels of the model.
         keep_one: Whether each layer keeps a channel.
+        unshifted: The ids of layers whose biases take nothing over.
     """
 
-    def __init__(self, graph: ChannelGraph, keep_one: bool = True) -> None:
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        keep_one: bool = True,
+        unshifted: Collection[int] = (),
+    ) -> None:
         self._graph = graph
+        self._unshifted = unshifted
         self.weights: Callable[[keras.layers.Layer], LayerWeights] = functools.cache(
             LayerWeights
         )
@@ -66,7 +73,8 @@ class Survivors:
             Constants of each input, NaN where there are none.
         """
         constants = [self._constants[value] for value in traced.call.inputs]
-        if self._graph.num_calls[id(traced.call.operation)] > 1:
+        layer = id(traced.call.operation)
+        if layer in self._unshifted or self._graph.num_calls[layer] > 1:
             # The bias of a shared layer is that of all its calls.
             return [np.where(array == 0, 0.0, np.nan) for array in constants]
         return constants
