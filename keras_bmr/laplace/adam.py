@@ -63,7 +63,9 @@ def maximise(
         )
         return parameters, history.stack()
 
-    parameters, history = run()
+    # A concrete function: TensorFlow warns of functions that are traced again and
+    # again, as this one is with every fit.
+    parameters, history = run.get_concrete_function()()
     return [parameter.numpy() for parameter in parameters], history.numpy()
 
 

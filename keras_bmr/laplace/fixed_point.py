@@ -55,8 +55,9 @@ def iterate_fixed_point(
             updated.append(tf.clip_by_value(log_ratio, -limit, limit))
         return updated, evidence.log_marginal_likelihood
 
-    compiled = tf.function(step, autograph=False)
     parameters = [tf.constant(value, tf.float64) for value in start]
+    # Concrete, see `maximise`.
+    compiled = tf.function(step, autograph=False).get_concrete_function(parameters)
     history = np.empty(steps)
     for number in range(steps):
         parameters, history[number] = compiled(parameters)
