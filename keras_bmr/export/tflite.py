@@ -1,19 +1,16 @@
 """Export of a model to a verified TFLite file."""
 
-import gzip
 import os
-import uuid
 from typing import Any
 
 import keras
 
-from keras_bmr.export import converter, examples, latency, operators, verify
-from keras_bmr.export.network import (
-    deterministic_network,
-    input_specifications,
-    reference,
-)
+from keras_bmr.export import converter, latency, operators
+from keras_bmr.export.examples import MIN_REPRESENTATIVE
+from keras_bmr.export.inference import inference_at_means
+from keras_bmr.export.network import deterministic_network, input_specifications
 from keras_bmr.export.report import ExportReport
+from keras_bmr.export.verified_file import verification_inputs, write_verified
 
 _MODES = (None, "float16", "dynamic", "int8")
 
@@ -84,59 +81,30 @@ def export_tflite(
     network = deterministic_network(model)
     specifications = input_specifications(network, batch_size)
 
-    representative = real = None
-    if representative_data is not None:
-        minimum = examples.MIN_REPRESENTATIVE if quantize == "int8" else 1
-        real = representative = examples.check_examples(
-            representative_data,
-            network,
-            specifications,
-            "representative_data",
-            max(minimum, batch_size),
-        )
-    if validation_data is not None:
-        real = examples.check_examples(
-            validation_data, network, specifications, "validation_data", batch_size
-        )
-    inputs = real or examples.random_examples(specifications, batch_size)
-    num_used = len(inputs[0]) // batch_size * batch_size
-    inputs = [array[:num_used] for array in inputs]
-    source = "random inputs (none given)"
-    if real is not None:
-        source = "representative_data" if real is representative else "validation_data"
-
-    function = converter.trace(network, specifications, batch_size)
-    content, notes = _convert(function, quantize, representative)
-    expected = verify.run_keras(reference(model, network), inputs, batch_size)
+    inputs = verification_inputs(
+        representative_data,
+        validation_data,
+        network,
+        specifications,
+        batch_size,
+        min_representative=MIN_REPRESENTATIVE if quantize == "int8" else 1,
+    )
+    inference = inference_at_means(model, network)
+    function = converter.trace_function(inference.infer, specifications, batch_size)
+    content, notes = _convert(function, quantize, inputs.representative)
+    notes += inference.notes
+    expected = inference.expected(inputs.arrays, batch_size)
 
     def write(content: bytes, is_sparse: bool, notes: tuple[str, ...]) -> ExportReport:
-        # In the same folder, so that os.replace is one atomic step.
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-            outputs, latency_ms = verify.run_file(temporary, inputs, batch_size)
-            comparison = verify.compare(expected, outputs)
-            verify.check(comparison, quantize, real is not None)
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-        return ExportReport(
-            path=path,
-            bytes=len(content),
-            gzip_bytes=len(gzip.compress(content, mtime=0)),
-            max_difference=comparison.max_difference,
-            relative_difference=comparison.relative_difference,
-            top1_agreement=comparison.top1_agreement,
-            latency_ms=latency_ms,
-            ops=operators.operator_names(content),
-            quantize=quantize,
-            sparse=is_sparse,
-            batch_size=batch_size,
-            verified_on=f"{num_used} examples of {source}"
-            if real is not None
-            else f"{num_used} {source}",
+        return write_verified(
+            content,
+            path,
+            inputs,
+            expected,
+            quantize,
+            batch_size,
+            is_sparse=is_sparse,
+            uncertainty=inference.uncertainty,
             notes=notes,
         )
 
