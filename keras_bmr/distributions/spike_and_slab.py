@@ -195,9 +195,11 @@ class SpikeAndSlab(SpikeAndSlabIndicator):
 def bernoulli_divergence(logits: tf.Tensor, prior_logits: tf.Tensor) -> tf.Tensor:
     """KL(Bernoulli || Bernoulli) from log odds.
 
-        KL = phi (log phi - log pi) + (1 - phi) (log(1 - phi) - log(1 - pi))
+        KL = -H(phi) - phi log pi - (1 - phi) log(1 - pi)
+        H(phi) = log(1 + e) + |a| e / (1 + e),  e = exp(-|a|)
 
-    with every logarithm from the log odds, so that nothing cancels near 0 and 1.
+    with the log odds `a` of phi. The entropy H needs a single exponential that way,
+    and nothing cancels in it near 0 and 1.
 
     Args:
         logits: Tensor, log odds under the posterior; may be infinite.
@@ -206,12 +208,13 @@ def bernoulli_divergence(logits: tf.Tensor, prior_logits: tf.Tensor) -> tf.Tenso
     Returns:
         Tensor in nats.
     """
-    log_odds = tf.math.softplus(-prior_logits) - tf.math.softplus(-logits)
-    log_odds_spike = tf.math.softplus(prior_logits) - tf.math.softplus(logits)
-    # 0 log 0 = 0.
-    return tf.math.multiply_no_nan(log_odds, tf.sigmoid(logits)) + (
-        tf.math.multiply_no_nan(log_odds_spike, tf.sigmoid(-logits))
-    )
+    # A probability is 0 or 1 long before; infinity times zero would be NaN.
+    size = tf.minimum(tf.abs(logits), 1e4)
+    decay = tf.exp(-size)
+    entropy = tf.math.log1p(decay) + size * decay / (1 + decay)
+    log_odds = tf.clip_by_value(prior_logits, -1e4, 1e4)
+    cross_entropy = tf.math.softplus(log_odds) - log_odds * tf.sigmoid(logits)
+    return cross_entropy - entropy
 
 
 @tfd.RegisterKL(SpikeAndSlab, SpikeAndSlab)

@@ -5,13 +5,11 @@ from keras_bmr.priors.empirical_bayes_normal import (
     EmpiricalBayesNormal,
     LayerwiseNormal,
 )
+from keras_bmr.priors.half_cauchy_normal import HalfCauchyNormal
 from keras_bmr.priors.log_uniform import LogUniform
 from keras_bmr.priors.normal import Normal
 from keras_bmr.priors.prior import Prior
-from keras_bmr.priors.regularized_horseshoe import (
-    HalfCauchyNormal,
-    RegularizedHorseshoe,
-)
+from keras_bmr.priors.regularized_horseshoe import RegularizedHorseshoe
 from keras_bmr.priors.scale_mixture import ScaleMixtureNormal
 from keras_bmr.priors.spike_and_slab import ContinuousSpikeAndSlab, SpikeAndSlab
 

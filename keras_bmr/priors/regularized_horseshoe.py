@@ -1,6 +1,5 @@
-"""Hierarchical priors with half-Cauchy scales: per unit, and per tensor."""
+"""Hierarchical prior with a regularised-horseshoe scale per unit."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -10,111 +9,24 @@ from tensorflow_probability import distributions as tfd
 
 from keras_bmr.argument_checks import require_positive
 from keras_bmr.distributions import regularized_log_scale
-from keras_bmr.posteriors.sampling import fold_in, standard_normal
+from keras_bmr.posteriors.sampling import fold_in
+from keras_bmr.priors.half_cauchy_normal import (
+    HalfCauchyScales,
+    draw,
+    half_cauchy_divergence,
+    half_log_ratio,
+)
 from keras_bmr.priors.log_normal_variables import (
     add_log_normal,
     gamma_divergence,
     log_normal,
 )
-from keras_bmr.priors.prior import Prior
 
 _NUM_NODES = 20
 
 
-class _HalfCauchyScales(Prior):
-    """What the two have in common: the global scale, a root of a ratio of Gammas.
-
-    The ratio of two variables with the law Gamma(1/2, 1) is the square of a
-    half-Cauchy variable; the posterior of a Gamma variable is log-normal.
-    """
-
-    def __init__(self, global_scale: float) -> None:
-        require_positive("global_scale", global_scale)
-        self.global_scale = float(global_scale)
-
-    def distribution(
-        self,
-        posterior: tfd.Distribution,
-        state: Mapping[str, keras.Variable],
-        mask: tf.Tensor,
-    ) -> tfd.Normal:
-        """See `Prior.distribution`."""
-        del state, mask
-        return tfd.Normal(tf.zeros((), posterior.dtype), tf.ones((), posterior.dtype))
-
-    def _global_log_scale(self, state: Mapping[str, keras.Variable]) -> tfd.Normal:
-        """The posterior of the logarithm of the global scale."""
-        return _half_log_ratio(
-            log_normal(state, "global_numerator"),
-            log_normal(state, "global_denominator"),
-            math.log(self.global_scale),
-        )
-
-    def get_config(self) -> dict[str, float]:
-        """See `Prior.get_config`."""
-        return {"global_scale": self.global_scale}
-
-
 @keras.saving.register_keras_serializable(package="keras_bmr")
-class HalfCauchyNormal(_HalfCauchyScales):
-    """The prior w = c v, v ~ N(0, 1), c ~ half-Cauchy(0, global_scale).
-
-    One scale `c` for the whole tensor, for the last layer of a network whose others
-    have a `RegularizedHorseshoe`: what it reads is chosen there.
-
-    Args:
-        global_scale: Positive float, the median of `c`.
-
-    Raises:
-        ValueError: If `global_scale` is not positive and finite.
-
-    Example:
-        >>> keras_bmr.layers.DenseVariational(10, prior="half_cauchy_normal")
-
-    References:
-        Markovic, Friston and Kiebel, Bayesian sparsification for deep neural
-        networks with Bayesian model reduction, arXiv 2309.12095.
-    """
-
-    def __init__(self, global_scale: float = 1.0) -> None:
-        super().__init__(global_scale)
-
-    def add_weights(
-        self, add_weight: Callable[..., keras.Variable], shape: tuple[int, ...]
-    ) -> dict[str, keras.Variable]:
-        """See `Prior.add_weights`; the scale starts at 1."""
-        del shape
-        return {
-            **add_log_normal(add_weight, "global_numerator", (), 1.0),
-            **add_log_normal(
-                add_weight, "global_denominator", (), self.global_scale**2
-            ),
-        }
-
-    def scale_divergence(
-        self, state: Mapping[str, keras.Variable], mask: tf.Tensor
-    ) -> tf.Tensor:
-        """See `Prior.scale_divergence`."""
-        del mask
-        return _half_cauchy_divergence(state, "global")
-
-    def sample_scale(
-        self,
-        state: Mapping[str, keras.Variable],
-        seed: tf.Tensor,
-        sample_shape: Sequence[int] = (),
-    ) -> tf.Tensor:
-        """See `Prior.sample_scale`."""
-        return tf.exp(_draw(self._global_log_scale(state), seed, sample_shape))
-
-    def expected_scale(self, state: Mapping[str, keras.Variable]) -> tf.Tensor:
-        """See `Prior.expected_scale`."""
-        log_scale = self._global_log_scale(state)
-        return tf.exp(log_scale.loc + 0.5 * tf.square(log_scale.scale))
-
-
-@keras.saving.register_keras_serializable(package="keras_bmr")
-class RegularizedHorseshoe(_HalfCauchyScales):
+class RegularizedHorseshoe(HalfCauchyScales):
     """The prior w_i = s_i v_i, v ~ N(0, 1), with a horseshoe scale s_i per unit.
 
         s_i^2 = psi_i / (u_i + psi_i / c^2),  psi_i = t^2 a_i,  t^2 = t0^2 z0 / z1
@@ -198,21 +110,21 @@ class RegularizedHorseshoe(_HalfCauchyScales):
         self, state: Mapping[str, keras.Variable], mask: tf.Tensor
     ) -> tf.Tensor:
         """See `Prior.scale_divergence`; units without weights left have no share."""
-        local = _half_cauchy_divergence(state, "local")
+        local = half_cauchy_divergence(state, "local")
         others = [i for i, size in enumerate(local.shape) if size == 1]
         kept = tf.reduce_any(mask, axis=others, keepdims=True)
         slab = gamma_divergence(
             log_normal(state, "slab_precision"), self.slab_concentration, self.slab_rate
         )
         return (
-            _half_cauchy_divergence(state, "global")
+            half_cauchy_divergence(state, "global")
             + slab
             + tf.reduce_sum(tf.where(kept, local, tf.zeros((), local.dtype)))
         )
 
     def _unbounded_log_scale(self, state: Mapping[str, keras.Variable]) -> tfd.Normal:
         """The posteriors of log sqrt(psi_i / u_i), each for itself."""
-        global_part = self._global_log_scale(state)
+        global_part = self.global_log_scale(state)
         local = self._local_log_scale(state)
         return tfd.Normal(
             global_part.loc + local.loc,
@@ -220,7 +132,7 @@ class RegularizedHorseshoe(_HalfCauchyScales):
         )
 
     def _local_log_scale(self, state: Mapping[str, keras.Variable]) -> tfd.Normal:
-        return _half_log_ratio(
+        return half_log_ratio(
             log_normal(state, "local_numerator"), log_normal(state, "local_denominator")
         )
 
@@ -239,12 +151,12 @@ class RegularizedHorseshoe(_HalfCauchyScales):
         # The global scale and the slab are the same for all units of a draw.
         common = (*sample_shape, *[1] * len(local.loc.shape))
         global_part, slab = (
-            tf.reshape(_draw(distribution, fold_in(seed, i), sample_shape), common)
+            tf.reshape(draw(distribution, fold_in(seed, i), sample_shape), common)
             for i, distribution in enumerate(
-                (self._global_log_scale(state), self._slab_log_scale(state))
+                (self.global_log_scale(state), self._slab_log_scale(state))
             )
         )
-        own = _draw(local, fold_in(seed, 2), sample_shape)
+        own = draw(local, fold_in(seed, 2), sample_shape)
         return tf.exp(regularized_log_scale(global_part + own, slab))
 
     def expected_scale(self, state: Mapping[str, keras.Variable]) -> tf.Tensor:
@@ -273,30 +185,3 @@ class RegularizedHorseshoe(_HalfCauchyScales):
             "slab_rate": self.slab_rate,
             "axis": self.axis,
         }
-
-
-def _half_log_ratio(
-    numerator: tfd.LogNormal, denominator: tfd.LogNormal, offset: float = 0.0
-) -> tfd.Normal:
-    """The law of `offset + 1/2 log(numerator / denominator)`."""
-    variance = tf.square(numerator.scale) + tf.square(denominator.scale)
-    return tfd.Normal(
-        offset + 0.5 * (numerator.loc - denominator.loc), 0.5 * tf.sqrt(variance)
-    )
-
-
-def _half_cauchy_divergence(
-    state: Mapping[str, keras.Variable], name: str
-) -> tf.Tensor:
-    return sum(
-        gamma_divergence(log_normal(state, f"{name}_{part}"), 0.5, 1.0)
-        for part in ("numerator", "denominator")
-    )
-
-
-def _draw(
-    distribution: tfd.Normal, seed: tf.Tensor, sample_shape: Sequence[int]
-) -> tf.Tensor:
-    shape = (*sample_shape, *distribution.loc.shape)
-    noise = standard_normal(shape, seed, distribution.dtype)
-    return distribution.loc + distribution.scale * noise

@@ -173,7 +173,7 @@ class SpikeAndSlab(Prior):
             concentration1 + concentration0
         )
         missing = tf.math.log_sigmoid(self._log_odds(state, divergence.dtype))
-        num_kept = masked_sum(tf.ones_like(posterior.loc), mask)
+        num_kept = _count(mask, divergence.dtype)
         hyper_divergence = num_kept * (missing - expected_log)
         hyper_divergence += tfd.kl_divergence(rate, hyperprior)
         return divergence + tf.where(
@@ -197,8 +197,7 @@ class SpikeAndSlab(Prior):
                 tf.where(num_included > 0, scale, state["slab_scale"].value)
             )
         if self.inclusion_rate is None:
-            num_kept = masked_sum(tf.ones_like(probs), mask)
-            num_excluded = tf.maximum(num_kept - num_included, 0)
+            num_excluded = tf.maximum(_count(mask, probs.dtype) - num_included, 0)
             is_warm = self.is_warm(state)
             for name, start, count in (
                 ("inclusion_concentration1", self.concentration1, num_included),
@@ -217,6 +216,16 @@ class SpikeAndSlab(Prior):
             "slab_scale": self.slab_scale,
             "warmup_steps": self.warmup_steps,
         }
+
+
+def _count(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Number of weights that are left."""
+    # Mostly all are, and sums are slow.
+    return tf.cond(
+        tf.reduce_all(mask),
+        lambda: tf.cast(tf.size(mask), dtype),
+        lambda: masked_sum(tf.ones(mask.shape, dtype), mask),
+    )
 
 
 @keras.saving.register_keras_serializable("keras_bmr", "ContinuousSpikeAndSlabPrior")
