@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -28,16 +28,34 @@ def trace(
     Raises:
         ValueError: If a layer assigns to a variable at inference.
     """
+    return trace_function(
+        lambda *tensors: call_flat(network, tensors), specifications, batch_size
+    )
+
+
+def trace_function(
+    infer: Callable, specifications: list[InputSpecification], batch_size: int
+):
+    """As `trace`, for any function.
+
+    Args:
+        infer: Takes one tensor per input and returns a list of tensors.
+        specifications: Its inputs.
+        batch_size: Number of examples per call.
+
+    Raises:
+        ValueError: If a layer assigns to a variable at inference.
+    """
     signature = [
         tf.TensorSpec((batch_size, *item.shape), item.dtype, name=item.name)
         for item in specifications
     ]
 
     @tf.function(autograph=False)
-    def infer(*tensors):
-        return call_flat(network, tensors)
+    def traced(*tensors):
+        return infer(*tensors)
 
-    function = infer.get_concrete_function(*signature)
+    function = traced.get_concrete_function(*signature)
     assignments = [
         operation.name
         for operation in function.graph.get_operations()

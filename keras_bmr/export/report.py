@@ -29,6 +29,9 @@ class ExportReport:
         sparse: Whether zeros are stored in TFLite's sparse encoding.
         batch_size: Number of examples per call.
         verified_on: The inputs that the comparison used.
+        uncertainty: None, "moments" or "ensemble": how the file makes a mean and a
+            variance. The differences are those of means and standard deviations then,
+            the agreement that of means.
         notes: Remarks a user should read, such as operators left in float.
     """
 
@@ -44,6 +47,7 @@ class ExportReport:
     sparse: bool
     batch_size: int
     verified_on: str
+    uncertainty: str | None = None
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -55,6 +59,7 @@ class ExportReport:
                 "weights",
                 "float32, sparse" if self.sparse else self.quantize or "float32",
             ),
+            *([("uncertainty", self.uncertainty)] if self.uncertainty else []),
             ("bytes", f"{self.bytes:,}"),
             ("bytes, gzip", f"{self.gzip_bytes:,}"),
             ("verified on", self.verified_on),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -42,13 +43,24 @@ def run_keras(
     """
     if network.inputs[0].shape[0] is None:
         batch_size = max(batch_size, _KERAS_BATCH_SIZE)
+    return run_function(
+        lambda *tensors: call_flat(network, tensors), examples, batch_size
+    )
 
-    @tf.function(autograph=False)
-    def infer(*tensors):
-        return call_flat(network, tensors)
 
+def run_function(
+    infer: Callable, examples: list[np.ndarray], batch_size: int
+) -> list[np.ndarray]:
+    """Returns the outputs of a function of tensors, one array per output.
+
+    Args:
+        infer: Takes one tensor per input and returns a list of tensors.
+        examples: One array per input.
+        batch_size: Number of examples per call.
+    """
+    compiled = tf.function(infer, autograph=False)
     return _in_batches(
-        lambda batch: [np.asarray(output) for output in infer(*batch)],
+        lambda batch: [np.asarray(output) for output in compiled(*batch)],
         examples,
         batch_size,
     )
@@ -86,12 +98,17 @@ def run_file(
     return values, 1e3 * seconds
 
 
-def compare(keras_outputs: list, file_outputs: list) -> Comparison:
+def compare(
+    keras_outputs: list, file_outputs: list, are_moments: bool = False
+) -> Comparison:
     """Compares the outputs of a file with those of Keras.
 
     Args:
         keras_outputs: Arrays of shape `(num_examples, ...)`.
         file_outputs: The same outputs by the file.
+        are_moments: Whether the outputs are a mean and its variance. The root of the
+            variance is compared, since it has the units of the mean; predictions are
+            those of the mean.
 
     Raises:
         RuntimeError: If Keras' outputs are not finite, or number or shapes differ.
@@ -101,6 +118,10 @@ def compare(keras_outputs: list, file_outputs: list) -> Comparison:
         raise RuntimeError(
             f"The file's outputs should have the shapes {shapes}. Received: "
             f"{[output.shape for output in file_outputs]}"
+        )
+    if are_moments:
+        keras_outputs, file_outputs = map(
+            _with_deviation, (keras_outputs, file_outputs)
         )
     largest, scaled, relative, agreement = [], [], [], []
     for expected, output in zip(keras_outputs, file_outputs, strict=True):
@@ -117,7 +138,8 @@ def compare(keras_outputs: list, file_outputs: list) -> Comparison:
         # A constant output has no spread; its size stands in then.
         spread = max(np.std(expected), 0.01 * scale) or 1.0
         relative.append(np.sqrt(np.mean(difference**2)) / spread)
-        if expected.ndim > 1 and expected.shape[-1] > 1:
+        predicts = not (are_moments and largest[1:])
+        if predicts and expected.ndim > 1 and expected.shape[-1] > 1:
             # Exact ties in Keras' output: either choice agrees.
             chosen = np.argmax(output, axis=-1)[..., None]
             chosen = np.take_along_axis(expected, chosen, axis=-1)[..., 0]
@@ -161,6 +183,14 @@ def check(comparison: Comparison, quantize: str | None, real_inputs: bool) -> No
             f"{expected}. Received: largest difference {comparison.max_difference:.3g},"
             f" relative difference {relative:.3g}, top-1 agreement {agreement}"
         )
+
+
+def _with_deviation(outputs: list) -> list[np.ndarray]:
+    """Returns the mean and the standard deviation of a mean and a variance."""
+    mean, variance = outputs
+    # Of a negative variance the root is nan, which no tolerance accepts.
+    with np.errstate(invalid="ignore"):
+        return [mean, np.sqrt(variance)]
 
 
 def _in_batches(call, examples: list, batch_size: int) -> list[np.ndarray]:
