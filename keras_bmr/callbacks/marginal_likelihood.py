@@ -27,6 +27,10 @@ class MarginalLikelihood(keras.callbacks.Callback):
     raised over the prior precisions delta; the regulariser follows. After training
     it is gone, and `laplace` is fitted to the final weights.
 
+    Precisions of weights that are not needed grow without bound. In the loss, the
+    factor of theta^2 / 2 is at most 1 / (learning rate) of the current epoch, beyond
+    which gradient descent would overshoot zero and diverge.
+
     The logs of every epoch gain `log_marginal_likelihood`, `log_likelihood`, `scatter`
     and `log_det_ratio`, in nats, of the last time; NaN before the first.
 
@@ -107,10 +111,13 @@ class MarginalLikelihood(keras.callbacks.Callback):
         self._times_without_better = 0
         self._is_current = False
         self._priors = attach_priors(self.laplace.variables)
-        self._follow()
         # A step that was traced before knows nothing of the regulariser.
         self.model.make_train_function(force=True)
         self.model.test_function = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Fits the regulariser to the learning rate."""
+        self._follow()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Learns the precisions, if it is time, and logs the evidence."""
@@ -151,7 +158,6 @@ class MarginalLikelihood(keras.callbacks.Callback):
                 f"The log evidence became {evidence}, with the terms {self._terms}. "
                 "The training has probably diverged: lower its learning rate."
             )
-        self._follow()
         if evidence > self._best[0]:
             self._times_without_better = 0
             kept = None
@@ -174,10 +180,12 @@ class MarginalLikelihood(keras.callbacks.Callback):
         if isinstance(self.laplace.loss, keras.losses.MeanSquaredError):
             # Keras' loss is not the negative log likelihood, but 2 sigma^2 times it.
             factor *= 2 * self.laplace.observation_noise**2
+        learning_rate = float(self.model.optimizer.learning_rate)
+        limit = 1 / learning_rate if learning_rate > 0 else math.inf
         for prior, precision in zip(
             self._priors, self.laplace.prior_precisions, strict=True
         ):
-            prior.follow(factor * precision)
+            prior.follow(tf.minimum(factor * precision, limit))
 
     def _num_terms(self) -> int:
         """Over how many terms per example the loss of Keras is a mean."""

@@ -3,8 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bmr.callbacks import MarginalLikelihood
-from keras_bmr.laplace import Laplace
+from keras_bmr.callbacks import (
+    MarginalLikelihood,
+    ModelReductionCallback,
+    ReductionSchedule,
+)
+from keras_bmr.laplace import Laplace, fit_curvature
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -136,6 +140,18 @@ def test_the_mode_of_a_regression_is_where_training_rests():
     assert np.isfinite(laplace.log_marginal_likelihood())
 
 
+def test_large_precisions_do_not_make_gradient_descent_diverge():
+    x, y = classification()
+    model = network()
+    model.compile(keras.optimizers.SGD(0.5, momentum=0.9), loss=LOSS)
+    laplace = Laplace(model, LOSS, prior_precision=1e7)
+    callback = MarginalLikelihood(laplace, (x, y), every=100)
+    model.fit(x, y, batch_size=20, epochs=60, verbose=0, callbacks=[callback])
+    for weight in model.get_weights():
+        # The prior is stiffer than any step can follow: all that is left is nearly 0.
+        assert np.all(np.abs(weight) < 0.3)
+
+
 def test_early_stopping_returns_to_the_best_evidence():
     x, y = classification()
     model = compiled(network(), learning_rate=1.0)
@@ -177,3 +193,59 @@ def test_errors():
     with pytest.raises(ValueError, match="a mean as its reduction"):
         compiled(model, summed).fit(x, y, verbose=0, callbacks=[callback])
     assert all(variable.regularizer is None for variable in model.trainable_variables)
+
+
+def test_pruning_goes_along_after_refits():
+    x, y = classification(200)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(20, "tanh"), keras.layers.Dense(2)]
+    )
+    model.compile(keras.optimizers.Adam(0.02), loss=LOSS)
+    laplace = Laplace(model, LOSS, structure="diagonal")
+    schedule = ReductionSchedule([0.1, 0.5, 0.8], start=3, every=3)
+    damages, zeros = [], []
+
+    class Observe(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            weights = self.model.get_weights()
+            zeros.append(np.concatenate([w.ravel() == 0 for w in weights]))
+
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch not in (2, 5, 8):
+                return
+            curvature = fit_curvature(model, LOSS, (x, y), structure="diagonal")
+            damages.append(
+                np.concatenate(
+                    [
+                        np.ravel((block.diagonal + prior) * np.square(variable))
+                        for block, prior, variable in zip(
+                            curvature.blocks,
+                            laplace.prior_precisions,
+                            laplace.variables,
+                            strict=True,
+                        )
+                    ]
+                )
+            )
+
+    model.fit(
+        x,
+        y,
+        epochs=11,
+        verbose=0,
+        callbacks=[
+            MarginalLikelihood(laplace, (x, y), every=3, steps=20),
+            Observe(),
+            ModelReductionCallback(schedule, criterion="opd", source=lambda _: laplace),
+        ],
+    )
+    np.testing.assert_allclose(
+        [np.mean(z) for z in zeros[1:]],
+        [n / 122 for n in [0, 0, 12, 12, 12, 61, 61, 61, 98, 98]],
+        atol=0.01,
+    )
+    for damage, before, after in zip(damages, zeros[2::3], zeros[3::3], strict=True):
+        # What is gone stays so; of the others those with the least damage go.
+        assert np.all(after[before])
+        gone, left = damage[after & ~before], damage[~after]
+        assert gone.max() <= left.min()
