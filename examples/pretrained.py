@@ -75,16 +75,7 @@ def network_of_means(model: keras.Model, x: np.ndarray) -> keras.Model:
     noisy activations, whose variance is larger; the means would be scaled wrongly.
     """
     network = keras_bmr.to_deterministic(model)
-    layers = {layer: layer.momentum for layer in batch_normalizations(network)}
-    if not layers:
-        return network
-    x = x[:NUM_FOR_STATISTICS]
-    for number, start in enumerate(range(0, len(x), BATCH_SIZE)):
-        for layer in layers:
-            layer.momentum = number / (number + 1)  # a plain average
-        network(x[start : start + BATCH_SIZE], training=True)
-    for layer, momentum in layers.items():
-        layer.momentum = momentum
+    keras_bmr.layers.refresh_batch_statistics(network, x[:NUM_FOR_STATISTICS])
     return network
 
 

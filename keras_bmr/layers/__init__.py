@@ -3,6 +3,9 @@
 from keras_bmr.layers.attention import (
     MultiHeadAttentionVariational,
 )
+from keras_bmr.layers.batch_statistics import (
+    refresh_batch_statistics,
+)
 from keras_bmr.layers.conversion import (
     to_deterministic,
     to_variational,
@@ -86,6 +89,7 @@ __all__ = [
     "SimpleRNNVariational",
     "Variational",
     "add_noise_gates",
+    "refresh_batch_statistics",
     "register_variational",
     "to_deterministic",
     "to_variational",
