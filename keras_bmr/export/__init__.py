@@ -1,9 +1,12 @@
 """Export to files that devices execute, and what these cost."""
 
+from keras_bmr.export.c_array import write_c_array
 from keras_bmr.export.comparison import CostComparison, compare_cost
 from keras_bmr.export.cost import LayerCost, ModelCost, model_cost
 from keras_bmr.export.cost_rules import LayerCall, register_cost_rule
+from keras_bmr.export.file_layout import FileLayout, LayerBytes, file_layout
 from keras_bmr.export.latency import measure_latency
+from keras_bmr.export.metadata import Metadata, read_metadata
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.tflite import export_tflite
 from keras_bmr.export.widths import plot_widths
@@ -11,13 +14,19 @@ from keras_bmr.export.widths import plot_widths
 __all__ = [
     "CostComparison",
     "ExportReport",
+    "FileLayout",
+    "LayerBytes",
     "LayerCall",
     "LayerCost",
+    "Metadata",
     "ModelCost",
     "compare_cost",
     "export_tflite",
+    "file_layout",
     "measure_latency",
     "model_cost",
     "plot_widths",
+    "read_metadata",
     "register_cost_rule",
+    "write_c_array",
 ]

@@ -10,8 +10,23 @@ RANDOM_OPERATORS = frozenset(
 )
 
 
-def _parse(content: bytes):
-    """Returns the flatbuffer's object tree and the names of its operator codes."""
+def parse(content: bytes):
+    """Reads a file's flatbuffer.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        LiteRT's schema, the object tree, and the names of its operator codes.
+
+    Raises:
+        ValueError: If it is no TFLite file.
+    """
+    if content[4:8] != b"TFL3":
+        raise ValueError(
+            "Expected the content of a TFLite file, which has the identifier b'TFL3' "
+            f"behind its first four bytes. Received: {content[:8]!r}"
+        )
     from ai_edge_litert import schema_py_generated as schema
 
     names = {
@@ -41,7 +56,7 @@ def operator_names(content: bytes) -> tuple[str, ...]:
         Names of TFLite's `BuiltinOperator`; custom operators, Flex operators (run by
         TensorFlow) among them, as `"CUSTOM:<name>"`.
     """
-    _, model, operators = _parse(content)
+    _, model, operators = parse(content)
     return tuple(
         sorted(
             {
@@ -81,7 +96,7 @@ def check_operators(names: tuple[str, ...]) -> None:
 
 def has_control_flow(content: bytes) -> bool:
     """Returns whether the file holds more subgraphs than the main one."""
-    _, model, _ = _parse(content)
+    _, model, _ = parse(content)
     return len(model.subgraphs) > 1
 
 
@@ -92,7 +107,7 @@ def float_operators(content: bytes) -> tuple[str, ...]:
         content: Bytes of a fully quantised file; its conversions at the inputs and
             outputs do not count.
     """
-    schema, model, operators = _parse(content)
+    schema, model, operators = parse(content)
     found = set()
     for subgraph in model.subgraphs:
         for operator in subgraph.operators or []:

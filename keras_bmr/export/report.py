@@ -1,14 +1,21 @@
 """What an export produced, in numbers."""
 
 import dataclasses
+import os
+from typing import Any
+
+from keras_bmr import figures
+from keras_bmr.export.c_array import write_c_array
+from keras_bmr.export.file_layout import FileLayout
+from keras_bmr.export.metadata import Metadata
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
     """Size, agreement with Keras and latency of an exported file.
 
-    Every number is measured on the file that was written. `print(report)` shows a
-    table.
+    Every number is measured on the file that was written. `print(report)` shows two
+    tables, the second one with the bytes of each layer.
 
     Attributes:
         path: The file.
@@ -29,10 +36,12 @@ class ExportReport:
         sparse: Whether zeros are stored in TFLite's sparse encoding.
         batch_size: Number of examples per call.
         verified_on: The inputs that the comparison used.
+        layout: What the bytes of the file are, layer by layer.
         uncertainty: None, "moments" or "ensemble": how the file makes a mean and a
             variance. The differences are those of means and standard deviations then,
             the agreement that of means.
         notes: Remarks a user should read, such as operators left in float.
+        metadata: What the file says about its inputs and outputs, or None.
     """
 
     path: str
@@ -47,11 +56,13 @@ class ExportReport:
     sparse: bool
     batch_size: int
     verified_on: str
+    layout: FileLayout
     uncertainty: str | None = None
     notes: tuple[str, ...] = ()
+    metadata: Metadata | None = None
 
     def __str__(self) -> str:
-        """Returns the report as a table of two columns."""
+        """Returns a table of two columns, and one of the layers' bytes."""
         agreement = self.top1_agreement
         rows = [
             ("file", self.path),
@@ -62,6 +73,7 @@ class ExportReport:
             *([("uncertainty", self.uncertainty)] if self.uncertainty else []),
             ("bytes", f"{self.bytes:,}"),
             ("bytes, gzip", f"{self.gzip_bytes:,}"),
+            ("activations", self._activations()),
             ("verified on", self.verified_on),
             ("largest difference", f"{self.max_difference:.3g}"),
             ("relative difference", f"{self.relative_difference:.3g}"),
@@ -73,5 +85,86 @@ class ExportReport:
             ("operators", ", ".join(self.ops)),
             *(("note", note) for note in self.notes),
         ]
+        if self.metadata is not None and self.metadata.labels:
+            rows.append(("labels", ", ".join(self.metadata.labels)))
         width = max(len(label) for label, _ in rows)
-        return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+        lines = [f"{label:<{width}}  {value}" for label, value in rows]
+        return "\n".join([*lines, "", str(self.layout)])
+
+    def plot(self, path: str | os.PathLike | None = None) -> Any:
+        """Plots what the bytes of the file are; the heading has latency and agreement.
+
+        Args:
+            path: Image file to write; its suffix chooses the format.
+
+        Returns:
+            The `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If `path` has a suffix that matplotlib does not know.
+
+        Example:
+            >>> figure = report.plot("model.png")
+        """
+        layout = self.layout
+        others = layout.quantization - sum(la.quantization for la in layout.layers)
+        bars = [(la.name, la.weights, la.quantization) for la in layout.layers]
+        bars += [
+            ("others", 0, others),
+            ("names of tensors", layout.names, 0),
+            ("metadata", layout.metadata, 0),
+            ("structure", layout.structure, 0),
+        ]
+        labels, contents, scales = zip(*bars, strict=True)
+        positions = range(len(bars))
+        colors = ["tab:blue"] * len(layout.layers) + ["lightgray"] * 4
+        figure = figures.new_figure(7, 1.6 + 0.28 * len(bars))
+        axes = figure.subplots()
+        axes.barh(positions, contents, color=colors)
+        axes.barh(positions, scales, left=contents, color="tab:orange")
+        for position, (_, content, scale) in enumerate(bars):
+            axes.annotate(
+                f"{content + scale:,}",
+                (content + scale, position),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+            )
+        axes.set_yticks(positions, labels)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        agreement = self.top1_agreement
+        heading = [f"{self.bytes:,} bytes", f"{self.latency_ms:.3g} ms"]
+        if agreement is not None:
+            heading.append(f"top-1 agreement {agreement:.2%}")
+        axes.set(
+            xlabel="bytes (orange: scales, zero points and sparse indices)",
+            title=", ".join(heading),
+        )
+        if path is not None:
+            figures.save(figure, path)
+        return figure
+
+    def write_c_array(self, path: str | os.PathLike, name: str | None = None) -> None:
+        """Writes the file as a constant array in C, with a header beside it.
+
+        Args:
+            path: Source file to write, with the suffix .c, .cc or .cpp.
+            name: Of the array; None stands for the name of the source file behind
+                "g_".
+
+        Raises:
+            FileNotFoundError: If the TFLite file is gone, or there is no folder to
+                write to.
+            ValueError: As `keras_bmr.export.write_c_array`.
+
+        Example:
+            >>> report.write_c_array("model.cc")
+        """
+        write_c_array(self.path, path, name)
+
+    def _activations(self) -> str:
+        peak = self.layout.peak_activation_bytes
+        return "-" if peak is None else f"{peak:,} bytes at a time"

@@ -8,6 +8,7 @@ import keras
 from keras_bmr.export import converter, latency, operators
 from keras_bmr.export.examples import MIN_REPRESENTATIVE
 from keras_bmr.export.inference import inference_at_means
+from keras_bmr.export.metadata import Metadata
 from keras_bmr.export.network import deterministic_network, input_specifications
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.verified_file import verification_inputs, write_verified
@@ -23,6 +24,7 @@ def export_tflite(
     batch_size: int = 1,
     sparse: bool = False,
     validation_data: Any = None,
+    metadata: Metadata | None = None,
 ) -> ExportReport:
     """Writes a model as a TFLite file that was run and compared with Keras.
 
@@ -56,9 +58,12 @@ def export_tflite(
         validation_data: Inputs to verify with, in the form of `representative_data`,
             which is used if there is none. Without both the file is verified with
             seeded random inputs, which the report mentions.
+        metadata: Labels, scaling of the inputs and a description to keep in the file,
+            see `read_metadata`.
 
     Returns:
-        An `ExportReport`: bytes, differences, top-1 agreement, latency, operators.
+        An `ExportReport`: bytes, layer by layer, too, differences, top-1 agreement,
+        latency, operators.
 
     Raises:
         ImportError: If ai-edge-litert is not installed (extra `litert`).
@@ -106,6 +111,8 @@ def export_tflite(
             is_sparse=is_sparse,
             uncertainty=inference.uncertainty,
             notes=notes,
+            layer_names=[layer.name for layer in network._flatten_layers()],
+            metadata=metadata,
         )
 
     if not sparse:

@@ -4,12 +4,15 @@ import dataclasses
 import gzip
 import os
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_bmr.export import examples, operators, verify
+from keras_bmr.export.file_layout import file_layout
+from keras_bmr.export.metadata import Metadata, check_metadata, with_metadata
 from keras_bmr.export.network import InputSpecification
 from keras_bmr.export.report import ExportReport
 
@@ -93,6 +96,8 @@ def write_verified(
     is_sparse: bool = False,
     uncertainty: str | None = None,
     notes: tuple[str, ...] = (),
+    layer_names: Iterable[str] = (),
+    metadata: Metadata | None = None,
 ) -> ExportReport:
     """Runs a file, compares it with Keras and puts it at its path.
 
@@ -106,13 +111,19 @@ def write_verified(
         is_sparse: Whether zeros are stored in TFLite's sparse encoding.
         uncertainty: None, or how the file's mean and variance are made.
         notes: Remarks for the report.
+        layer_names: Of the Keras model, to name the layers in the report with.
+        metadata: What to add to the file, or None.
 
     Returns:
         The report.
 
     Raises:
+        ValueError: If the metadata do not fit the outputs.
         RuntimeError: If the file does not load or disagrees with Keras.
     """
+    if metadata is not None:
+        check_metadata(metadata, [output.shape for output in expected])
+        content = with_metadata(content, metadata)
     # In the same folder, so that os.replace is one atomic step.
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -138,6 +149,8 @@ def write_verified(
         sparse=is_sparse,
         batch_size=batch_size,
         verified_on=inputs.description,
+        layout=file_layout(content, layer_names),
         uncertainty=uncertainty,
         notes=notes,
+        metadata=metadata,
     )
