@@ -5,6 +5,8 @@ from keras_bmr.distributions import (
     truncated_log_normal_divergence,
 )
 from keras_bmr.distributions.continuous_spike_and_slab import ContinuousSpikeAndSlab
+from keras_bmr.distributions.discrete_normal import DiscreteNormal, log_grid_sum
+from keras_bmr.distributions.grid import Grid
 from keras_bmr.distributions.log_scale_normal import LogScaleNormal
 from keras_bmr.distributions.log_uniform import LogUniform
 from keras_bmr.distributions.numerics import log_normal_mass
@@ -17,11 +19,14 @@ from keras_bmr.distributions.truncated_log_normal import TruncatedLogNormal
 
 __all__ = [
     "ContinuousSpikeAndSlab",
+    "DiscreteNormal",
+    "Grid",
     "LogScaleNormal",
     "LogUniform",
     "RegularizedHorseshoe",
     "SpikeAndSlab",
     "TruncatedLogNormal",
+    "log_grid_sum",
     "log_normal_gamma",
     "log_normal_mass",
     "regularized_log_scale",

@@ -1,6 +1,7 @@
 """Bayesian model reduction of `tfd` distributions; importing registers all rules."""
 
 from keras_bmr.reduction import (
+    grid,
     independent,
     multivariate_normal,
     normal,
@@ -18,6 +19,7 @@ __all__ = [
     "MonteCarloEstimate",
     "Reduction",
     "RegisterModelReduction",
+    "grid",
     "independent",
     "model_reduction",
     "monte_carlo_delta_f",
