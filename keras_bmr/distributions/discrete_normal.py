@@ -46,7 +46,7 @@ def log_grid_sum(
 
     Example:
     >>> print(log_grid_sum(0.5, 0.1, np.float32([0.1, 0.3, 1.0])).numpy().round(3))
-    [  0.    -0.118 -10.423]
+    [  0.     -0.118 -10.423]
 
     References:
         Trefethen, Weideman. The exponentially convergent trapezoidal rule. SIAM
