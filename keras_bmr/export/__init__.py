@@ -7,6 +7,7 @@ from keras_bmr.export.cost_rules import LayerCall, register_cost_rule
 from keras_bmr.export.file_layout import FileLayout, LayerBytes, file_layout
 from keras_bmr.export.latency import measure_latency
 from keras_bmr.export.metadata import Metadata, read_metadata
+from keras_bmr.export.quantization_aware import to_quantization_aware
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.tflite import export_tflite
 from keras_bmr.export.widths import plot_widths
@@ -28,5 +29,6 @@ __all__ = [
     "plot_widths",
     "read_metadata",
     "register_cost_rule",
+    "to_quantization_aware",
     "write_c_array",
 ]

@@ -82,7 +82,8 @@ def convert(
     Args:
         function: Result of `trace`.
         quantize: None, "float16", "dynamic" or "int8".
-        representative: One array per input, to calibrate "int8" with.
+        representative: One array per input, to calibrate "int8" with. None if the
+            function rounds activations itself (fake quantisation).
         sparse: Whether the converter may use TFLite's sparse encoding.
 
     Raises:
@@ -99,7 +100,7 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
+    if quantize == "int8" and representative is not None:
         batch_size = function.inputs[0].shape[0]
 
         def batches():

@@ -10,6 +10,10 @@ from keras_bmr.export.examples import MIN_REPRESENTATIVE
 from keras_bmr.export.inference import inference_at_means
 from keras_bmr.export.metadata import Metadata
 from keras_bmr.export.network import deterministic_network, input_specifications
+from keras_bmr.export.quantization_aware.conversion import (
+    is_quantization_aware,
+    with_rounded_weights,
+)
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.verified_file import verification_inputs, write_verified
 
@@ -45,10 +49,12 @@ def export_tflite(
         path: File to write. Its folder must exist.
         quantize: None for float32 weights; "float16" for half-precision weights;
             "dynamic" for int8 weights with activations quantised at run time; "int8"
-            for int8 weights and activations with ranges from `representative_data`.
+            for int8 weights and activations with ranges from `representative_data`,
+            or with those that a model of `to_quantization_aware` was trained with.
         representative_data: Inputs as `model.predict` takes them, shape
             `(num_examples, ...)`, a list or a dictionary of such arrays; no targets.
-            Required for "int8", at least 20 examples (100-500 are usual).
+            Required for "int8" without trained ranges, at least 20 examples (100-500
+            are usual).
         batch_size: Number of examples per call of the file. Examples beyond a
             multiple of it are left out.
         sparse: Whether to try TFLite's sparse encoding: smaller files for weights
@@ -81,9 +87,17 @@ def export_tflite(
     print(report)
     ```
     """
-    path = _check_arguments(path, quantize, representative_data, batch_size, sparse)
+    has_ranges = is_quantization_aware(model)
+    if has_ranges:
+        _check_mode(model, quantize)
+    needs_data = quantize == "int8" and not has_ranges
+    path = _check_arguments(
+        path, quantize, representative_data, batch_size, sparse, needs_data
+    )
     latency.litert_interpreter()
     network = deterministic_network(model)
+    if has_ranges:
+        network = with_rounded_weights(network)
     specifications = input_specifications(network, batch_size)
 
     inputs = verification_inputs(
@@ -92,11 +106,11 @@ def export_tflite(
         network,
         specifications,
         batch_size,
-        min_representative=MIN_REPRESENTATIVE if quantize == "int8" else 1,
+        min_representative=MIN_REPRESENTATIVE if needs_data else 1,
     )
     inference = inference_at_means(model, network)
     function = converter.trace_function(inference.infer, specifications, batch_size)
-    content, notes = _convert(function, quantize, inputs.representative)
+    content, notes = _convert(function, quantize, inputs.representative, has_ranges)
     notes += inference.notes
     expected = inference.expected(inputs.arrays, batch_size)
 
@@ -130,7 +144,19 @@ def export_tflite(
     )
 
 
-def _check_arguments(path, quantize, representative_data, batch_size, sparse) -> str:
+def _check_mode(model, quantize) -> None:
+    """Refuses other modes for a model that was trained for int8."""
+    if quantize != "int8":
+        raise ValueError(
+            f"Model '{model.name}' is quantization-aware, that is to say trained for "
+            'an int8 file. Expected quantize="int8"; export the model that it was made '
+            f"from for other modes. Received: quantize={quantize!r}"
+        )
+
+
+def _check_arguments(
+    path, quantize, representative_data, batch_size, sparse, needs_data
+) -> str:
     """Returns the path as a string, after a check of all plain arguments."""
     if quantize not in _MODES:
         raise ValueError(
@@ -149,7 +175,7 @@ def _check_arguments(path, quantize, representative_data, batch_size, sparse) ->
             "`sparse=True` or a quantised file; gzip makes zeros small in both. "
             f"Received: sparse=True, quantize={quantize!r}"
         )
-    if quantize == "int8" and representative_data is None:
+    if needs_data and representative_data is None:
         raise ValueError(
             'quantize="int8" fixes the range of every activation in advance and needs '
             "inputs to measure them: pass `representative_data=x_train[:500]`. "
@@ -168,8 +194,10 @@ def _check_arguments(path, quantize, representative_data, batch_size, sparse) ->
     return path
 
 
-def _convert(function, quantize, representative):
+def _convert(function, quantize, representative, has_ranges):
     """Returns the file's bytes, dense, and notes about them."""
+    if has_ranges:
+        return _checked_int8(converter.convert(function, "int8"))
     # The float file first, whatever the mode: its operators tell what would crash the
     # calibration of int8 (a loop in its own subgraph ends the process).
     content = converter.convert(function)
@@ -184,7 +212,15 @@ def _convert(function, quantize, representative):
             f"{operators.operator_names(content)}"
         )
     content = converter.convert(function, quantize, representative)
+    if quantize == "int8":
+        return _checked_int8(content)
     operators.check_operators(operators.operator_names(content))
-    in_float = operators.float_operators(content) if quantize == "int8" else ()
+    return content, ()
+
+
+def _checked_int8(content):
+    """Returns an int8 file's bytes and a note about operators in float."""
+    operators.check_operators(operators.operator_names(content))
+    in_float = operators.float_operators(content)
     notes = (f"without an int8 kernel, in float32: {', '.join(in_float)}",)
     return content, notes if in_float else ()
