@@ -41,12 +41,16 @@ class LayerBytes:
         weights: Bytes of the constants that it is the first to read, biases included.
         quantization: Bytes of their scales and zero points, of the indices of sparse
             ones, and of the scales and zero points of what the operator puts out.
+        encoding: How the largest of them is stored: its type, and whether zeros are
+            left out, singly or in blocks. An operator `DENSIFY` or `DEQUANTIZE` turns
+            it into ordinary weights when the file is loaded.
     """
 
     name: str
     operator: str
     weights: int
     quantization: int
+    encoding: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +88,12 @@ class FileLayout:
 
     def __str__(self) -> str:
         """Returns one line per layer, and what the other bytes are."""
-        rows = [("layer", "operator", "weights", "quantisation")]
+        rows = [("layer", "operator", "encoding", "weights", "quantisation")]
         rows += [
             (
                 layer.name,
                 layer.operator,
+                layer.encoding,
                 f"{layer.weights:,}",
                 f"{layer.quantization:,}",
             )
@@ -96,9 +101,9 @@ class FileLayout:
         ]
         between = sum(layer.quantization for layer in self.layers)
         if self.quantization != between:
-            rows.append(("others", "", "", f"{self.quantization - between:,}"))
+            rows.append(("others", "", "", "", f"{self.quantization - between:,}"))
         rows += [
-            (label, "", f"{number:,}", "")
+            (label, "", "", f"{number:,}", "")
             for label, number in (
                 ("names of tensors", self.names),
                 ("metadata", self.metadata),
@@ -107,8 +112,8 @@ class FileLayout:
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  "
-            f"{row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}".rstrip()
+            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  "
+            f"{row[3]:>{widths[3]}}  {row[4]:>{widths[4]}}".rstrip()
             for row in rows
         )
 
@@ -136,6 +141,7 @@ def file_layout(
     content = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
     schema, model, codes = parse(content)
     known = frozenset(layer_names)
+    type_names = _type_names(schema)
     sizes = [_buffer_bytes(buffer) for buffer in model.buffers or []]
     counted: set[int] = set()
     layers = []
@@ -161,6 +167,7 @@ def file_layout(
                     operator=codes[operator.opcodeIndex],
                     weights=sum(sizes[buffer] for buffer in buffers),
                     quantization=sum(map(_side_bytes, (*constants, *outputs))),
+                    encoding=_encoding(type_names, largest),
                 )
             )
     tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
@@ -207,6 +214,26 @@ def _side_bytes(tensor: Any) -> int:
     return sum(array.nbytes for array in arrays if array is not None)
 
 
+def _type_names(schema: Any) -> dict[int, str]:
+    return {
+        code: name
+        for name, code in vars(schema.TensorType).items()
+        if isinstance(code, int)
+    }
+
+
+def _encoding(type_names: dict[int, str], tensor: Any) -> str:
+    """The type of a constant and how its zeros are left out."""
+    name = type_names[tensor.type].lower()
+    if tensor.sparsity is None:
+        return name
+    dimensions, rank = tensor.sparsity.dimMetadata, len(tensor.shape)
+    if len(dimensions) == rank:
+        return f"{name}, sparse"
+    block = "x".join(["1", *(str(item.denseSize) for item in dimensions[rank:])])
+    return f"{name}, {block} blocks"
+
+
 def _layer_name(tensors: Sequence[Any], known: frozenset[str]) -> str:
     """The layer that the names of tensors speak of.
 
@@ -239,11 +266,7 @@ def _peak_activation_bytes(schema: Any, model: Any, sizes: Sequence[int]) -> int
         for index in _present(operator.inputs):
             last[index] = step
     last.update(dict.fromkeys(_present(subgraph.outputs), len(operators) - 1))
-    type_names = {
-        code: name
-        for name, code in vars(schema.TensorType).items()
-        if isinstance(code, int)
-    }
+    type_names = _type_names(schema)
     alive = [0] * len(operators)
     for index, start in first.items():
         tensor = subgraph.tensors[index]

@@ -86,6 +86,28 @@ def verification_inputs(
     )
 
 
+def check_path(path: str | os.PathLike) -> str:
+    """Returns the path of a file that can be written.
+
+    Args:
+        path: As the user gives it.
+
+    Raises:
+        FileNotFoundError: If its folder does not exist.
+        ValueError: If it is a folder.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise FileNotFoundError(
+            f"The folder of `path` does not exist; create it first. Received: {path!r}"
+        )
+    if os.path.isdir(path):
+        raise ValueError(
+            f"Expected `path` to name a file. Received: the folder {path!r}"
+        )
+    return path
+
+
 def write_verified(
     content: bytes,
     path: str,

@@ -98,6 +98,7 @@ def test_table_has_every_layer(exported):
     assert line.split() == [
         "conv2d_1",
         "CONV_2D",
+        conv.encoding,
         f"{conv.weights:,}",
         f"{conv.quantization:,}",
     ]
