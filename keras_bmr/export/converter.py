@@ -75,7 +75,6 @@ def convert(
     function,
     quantize: str | None = None,
     representative: list[np.ndarray] | None = None,
-    sparse: bool = False,
 ) -> bytes:
     """Returns the TFLite flatbuffer of a concrete function.
 
@@ -84,7 +83,6 @@ def convert(
         quantize: None, "float16", "dynamic" or "int8".
         representative: One array per input, to calibrate "int8" with. None if the
             function rounds activations itself (fake quantisation).
-        sparse: Whether the converter may use TFLite's sparse encoding.
 
     Raises:
         ValueError: If the converter refuses, with the operators at fault.
@@ -96,8 +94,6 @@ def convert(
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if sparse:
-        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if quantize == "int8" and representative is not None:

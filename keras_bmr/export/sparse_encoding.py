@@ -113,9 +113,10 @@ def compress(values: np.ndarray, block_length: int = 1) -> SparseWeights:
 def encode_sparse(content: bytes) -> tuple[bytes, dict[str, str]]:
     """Stores each weight constant of a float32 file in its fastest or smallest form.
 
-    The sparse kernel comes first where at least 80 % of the blocks are empty, or 95 % if
-    a call multiplies by more than two vectors, and where it takes no more than twice the
-    smallest encoding's bytes. Weights that no encoding makes smaller stay as they are.
+    The sparse kernel comes first where at least 80 % of the blocks are empty, or 95 %
+    if a call multiplies by more than two vectors, and where it takes no more than twice
+    the bytes of the smallest encoding. Weights that no encoding makes smaller stay as
+    they are.
 
     Args:
         content: Bytes of the dense file.

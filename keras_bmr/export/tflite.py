@@ -15,7 +15,12 @@ from keras_bmr.export.quantization_aware.conversion import (
     with_rounded_weights,
 )
 from keras_bmr.export.report import ExportReport
-from keras_bmr.export.verified_file import verification_inputs, write_verified
+from keras_bmr.export.sparse_encoding import encode_sparse
+from keras_bmr.export.verified_file import (
+    check_path,
+    verification_inputs,
+    write_verified,
+)
 
 _MODES = (None, "float16", "dynamic", "int8")
 
@@ -57,10 +62,11 @@ def export_tflite(
             are usual).
         batch_size: Number of examples per call of the file. Examples beyond a
             multiple of it are left out.
-        sparse: Whether to try TFLite's sparse encoding: smaller files for weights
-            that are mostly zero, and faster `Dense` layers if whole blocks of four
-            consecutive inputs of one output are zero. float32 only. Where it is not
-            smaller or not right, the dense encoding is written and the report says so.
+        sparse: Whether to use TFLite's sparse encodings where they are smaller, layer
+            by layer: `report.layout` tells which. `Dense` layers get faster, too, if
+            at least 80 % of the blocks of four consecutive inputs of one output are
+            zero. float32 only. Where no layer gets smaller the dense file is written
+            and the report says so.
         validation_data: Inputs to verify with, in the form of `representative_data`,
             which is used if there is none. Without both the file is verified with
             seeded random inputs, which the report mentions.
@@ -131,7 +137,7 @@ def export_tflite(
 
     if not sparse:
         return write(content, False, notes)
-    compressed = converter.convert(function, sparse=True)
+    compressed, _ = encode_sparse(content)
     if len(compressed) >= len(content):
         reason = "it would not be smaller"
     else:
@@ -181,17 +187,7 @@ def _check_arguments(
             "inputs to measure them: pass `representative_data=x_train[:500]`. "
             "Received: representative_data=None"
         )
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"The folder of `path` does not exist; create it first. Received: {path!r}"
-        )
-    if os.path.isdir(path):
-        raise ValueError(
-            f"Expected `path` to name a file. Received: the folder {path!r}"
-        )
-    return path
+    return check_path(path)
 
 
 def _convert(function, quantize, representative, has_ranges):

@@ -89,7 +89,7 @@ def test_each_layer_has_its_own_encoding():
     model = network()
     dense, encoded = check(
         model,
-        {"conv": (0.9, 1), "first": (0.9, 4), "second": (0.6, 4), "last": (0.95, 1)},
+        {"conv": (0.9, 1), "first": (0.9, 4), "second": (0.6, 4), "last": (0.9, 1)},
         {
             "conv": UNPACKED,
             "depthwise": DENSE,

@@ -304,6 +304,27 @@ def test_sparse_encoding(block, share, tmp_path):
     np.testing.assert_allclose(outputs, model.predict(x, verbose=0), atol=1e-5)
 
 
+def test_report_names_the_encoding_of_each_layer(tmp_path):
+    model, x = wide(), normal(32, 64)
+    prune(model, 0.95, 4)
+    first, second, last = model.layers
+    # One layer in blocks, one with single zeros, one without any.
+    second.set_weights([np.where(normal(128, 128) > 1.3, 1.0, 0.0), normal(128)])
+    last.set_weights([normal(128, 12), normal(12)])
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, path, validation_data=x, sparse=True)
+    found = {(la.name, la.operator, la.encoding) for la in report.layout.layers}
+    assert found == {
+        (first.name, "FULLY_CONNECTED", "float32, 1x4 blocks"),
+        (second.name, "DENSIFY", "float32, sparse"),
+        (second.name, "FULLY_CONNECTED", "float32"),
+        (last.name, "FULLY_CONNECTED", "float32"),
+    }
+    np.testing.assert_allclose(
+        run(path, x)[0], model.predict(x, verbose=0), rtol=1e-4, atol=1e-4
+    )
+
+
 def test_sparse_encoding_of_a_dense_model_falls_back(tmp_path):
     report = export_tflite(wide(), tmp_path / "model.tflite", sparse=True)
     assert not report.sparse
