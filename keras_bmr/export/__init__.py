@@ -7,9 +7,13 @@ from keras_bmr.export.cost_rules import LayerCall, register_cost_rule
 from keras_bmr.export.file_layout import FileLayout, LayerBytes, file_layout
 from keras_bmr.export.latency import measure_latency
 from keras_bmr.export.metadata import Metadata, read_metadata
+from keras_bmr.export.precision_choice import PrecisionChoice
+from keras_bmr.export.precision_export import export_precision
 from keras_bmr.export.quantization_aware import to_quantization_aware
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.tflite import export_tflite
+from keras_bmr.export.weight_formats import WEIGHT_FORMATS
+from keras_bmr.export.weight_precision import WeightPrecision, choose_precision
 from keras_bmr.export.widths import plot_widths
 
 __all__ = [
@@ -21,7 +25,12 @@ __all__ = [
     "LayerCost",
     "Metadata",
     "ModelCost",
+    "PrecisionChoice",
+    "WEIGHT_FORMATS",
+    "WeightPrecision",
+    "choose_precision",
     "compare_cost",
+    "export_precision",
     "export_tflite",
     "file_layout",
     "measure_latency",
