@@ -4,12 +4,22 @@ import re
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 
-def test_page_on_criteria_runs_as_printed(capsys):
-    page = (DOCS / "extending_criteria.md").read_text()
+def run_page(name):
+    """Runs the Python blocks of a page; what the page says they print."""
+    page = (DOCS / name).read_text()
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.S | re.M)
     source = "".join(text for language, text in blocks if language == "python")
-    expected = "".join(text for language, text in blocks if language == "")
-    exec(compile(source, "extending_criteria.md", "exec"), {"__name__": "page"})
+    exec(compile(source, name, "exec"), {"__name__": "page"})
+    return "".join(text for language, text in blocks if language == "")
+
+
+def test_page_on_criteria_runs_as_printed(capsys):
+    expected = run_page("extending_criteria.md")
     printed = capsys.readouterr().out
     assert printed.startswith(expected)
     assert "Delta F (nats)" in printed
+
+
+def test_page_on_shrink_runs_as_printed(capsys):
+    expected = run_page("shrink.md")
+    assert capsys.readouterr().out == expected
