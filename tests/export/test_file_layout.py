@@ -16,12 +16,16 @@ def network():
     y = layers.Conv2D(4, 3, padding="same", name="conv2d_1")(x)
     x = layers.Add()([x, y])
     x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(6, use_bias=False, name="dense_2")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm_1")(x))
     model = keras.Model(inputs, layers.Dense(10, name="head_2")(x), name="net")
     # The converter leaves biases out that are zero.
     rng = np.random.default_rng(0)
     for layer in model.layers:
-        if getattr(layer, "bias", None) is not None:
-            layer.bias.assign(rng.normal(size=layer.bias.shape))
+        for name in ("bias", "beta"):
+            variable = getattr(layer, name, None)
+            if variable is not None:
+                variable.assign(rng.normal(size=variable.shape))
     return model
 
 
@@ -45,7 +49,8 @@ def test_weights_are_those_of_the_layers(exported):
     expected = {
         "conv2d": (3 * 3 * 3 * 4, 4),
         "conv2d_1": (3 * 3 * 4 * 4, 4),
-        "head_2": (4 * 10, 10),
+        "dense_2": (4 * 6, 6),
+        "head_2": (6 * 10, 10),
     }
     found = {la.name: la.weights for la in report.layout.layers if la.name in expected}
     assert found == {
