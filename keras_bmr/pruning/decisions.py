@@ -5,8 +5,49 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_bmr.pruning.criteria import Criterion
 from keras_bmr.pruning.groups import ParameterGroups
-from keras_bmr.pruning.scored_groups import ScoredGroups
+from keras_bmr.pruning.reduced_prior import ReducedPrior
+from keras_bmr.pruning.scored_groups import ScoredGroups, by_layer
+
+
+def choose(
+    scored: Sequence[ScoredGroups],
+    reduced_prior: ReducedPrior,
+    criterion: Criterion,
+    threshold: float | None,
+    sparsity: float | None,
+    ranking: str,
+) -> list[np.ndarray]:
+    """Chooses the groups to prune by the rule that was asked for.
+
+    Args:
+        scored: The groups of a model, those of one layer one after the other.
+        reduced_prior: Has the rule if neither a threshold nor a target is given.
+        criterion: What scored them; its natural threshold comes before that rule.
+        threshold: Groups with a higher score are pruned.
+        sparsity: Share in [0, 1) of all weights, instead.
+        ranking: "global" meets the share by one ranking of all groups, "layer" in
+            each layer.
+
+    Returns:
+        For each of `scored` a boolean array with one entry per group, True to prune.
+    """
+    if sparsity is not None:
+        scopes = [scored] if ranking == "global" else by_layer(scored)
+        return [
+            groups_to_prune
+            for scope in scopes
+            for groups_to_prune in target_sparsity(scope, sparsity)
+        ]
+    if threshold is None:
+        threshold = criterion.natural_threshold
+    if threshold is not None:
+        return above_thresholds(scored, [threshold] * len(scored))
+    thresholds: list[float] = []
+    for layer in by_layer(scored):
+        thresholds += [reduced_prior.threshold(scores_left(layer))] * len(layer)
+    return above_thresholds(scored, thresholds)
 
 
 def scores_left(scope: Sequence[ScoredGroups]) -> np.ndarray:

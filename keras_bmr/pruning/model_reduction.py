@@ -1,6 +1,5 @@
 """The reduction of a whole model: what the evidence says, weight by weight."""
 
-import itertools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -21,13 +20,8 @@ from keras_bmr.pruning import (
 from keras_bmr.pruning.counterparts import counterparts
 from keras_bmr.pruning.posterior_weights import PosteriorSource, posterior_source
 from keras_bmr.pruning.prune_together import prune_together
-from keras_bmr.pruning.scored_groups import (
-    ScoredGroups,
-    by_layer,
-    members_of,
-    score_groups,
-)
-from keras_bmr.pruning.summary import LayerReduction, table
+from keras_bmr.pruning.scored_groups import members_of, score_groups
+from keras_bmr.pruning.summary import LayerReduction, layer_totals, table
 from keras_bmr.pruning.weight_reduction import WeightReduction
 
 # Below this many weights all is done before a progress bar could be read.
@@ -100,7 +94,6 @@ class ModelReduction:
         self.criterion = criteria.get(criterion)
         self.threshold = threshold
         self.sparsity = sparsity
-        self._ranking = ranking
         checks.check_rule(self.criterion, threshold, sparsity, ranking)
         source = posterior_source(source)
         found = groups.considered_groups(source, granularity, skip)
@@ -110,32 +103,12 @@ class ModelReduction:
         if verbose == "auto":
             verbose = num_weights > _SILENT_NUM_WEIGHTS
         progress = keras.utils.Progbar(num_weights, verbose=int(verbose))
-        self._decide(
-            score_groups(
-                source.model, found, self.reduced_prior, self.criterion, progress.add
-            )
+        scored = score_groups(
+            source.model, found, self.reduced_prior, self.criterion, progress.add
         )
-
-    def _decide(self, scored: Sequence[ScoredGroups]) -> None:
-        """Chooses the groups to prune."""
-        threshold = self.threshold
-        if threshold is None:
-            threshold = self.criterion.natural_threshold
-        if self.sparsity is not None:
-            scopes = [scored] if self._ranking == "global" else by_layer(scored)
-            chosen = [
-                groups_to_prune
-                for scope in scopes
-                for groups_to_prune in decisions.target_sparsity(scope, self.sparsity)
-            ]
-        elif threshold is not None:
-            chosen = decisions.above_thresholds(scored, [threshold] * len(scored))
-        else:
-            thresholds: list[float] = []
-            for layer in by_layer(scored):
-                threshold = self.reduced_prior.threshold(decisions.scores_left(layer))
-                thresholds += [threshold] * len(layer)
-            chosen = decisions.above_thresholds(scored, thresholds)
+        chosen = decisions.choose(
+            scored, self.reduced_prior, self.criterion, threshold, sparsity, ranking
+        )
         for groups_of_layer, pruned in zip(scored, chosen, strict=True):
             for member in groups_of_layer.groups.members:
                 kept = groups_of_layer.groups.expand(member, ~pruned)
@@ -191,15 +164,7 @@ class ModelReduction:
         Returns:
             One entry per layer that was considered, in the order of the model.
         """
-        return [
-            LayerReduction(
-                layer=weights[0].weight.layer.name,
-                num_weights=sum(weight.keep.size for weight in weights),
-                num_kept=sum(int(np.count_nonzero(w.keep)) for w in weights),
-                log_bayes_factor=sum(weight.log_bayes_factor() for weight in weights),
-            )
-            for weights in _of_each_layer(self._evident())
-        ]
+        return layer_totals(self._evident())
 
     @property
     def log_bayes_factor(self) -> float:
@@ -280,12 +245,3 @@ class ModelReduction:
                 f"layer={layer!r}, weight={name!r}"
             )
         return found[0]
-
-
-def _of_each_layer(
-    weights: Sequence[WeightReduction],
-) -> list[list[WeightReduction]]:
-    return [
-        list(group)
-        for _, group in itertools.groupby(weights, lambda w: id(w.weight.layer))
-    ]

@@ -1,7 +1,12 @@
 """The totals of a reduction, layer by layer, and their table."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+
+import numpy as np
+
+from keras_bmr.pruning.weight_reduction import WeightReduction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,30 @@ class LayerReduction:
     def share_kept(self) -> float:
         """Share of the weights that would be left."""
         return self.num_kept / self.num_weights
+
+
+def layer_totals(weights: Sequence[WeightReduction]) -> list[LayerReduction]:
+    """Adds up what happens to the weights of each layer.
+
+    Args:
+        weights: Weights that were analysed, those of a layer one after the other.
+
+    Returns:
+        One entry per layer, in their order.
+    """
+    layers = [
+        list(group)
+        for _, group in itertools.groupby(weights, lambda w: id(w.weight.layer))
+    ]
+    return [
+        LayerReduction(
+            layer=of_layer[0].weight.layer.name,
+            num_weights=sum(weight.keep.size for weight in of_layer),
+            num_kept=sum(int(np.count_nonzero(w.keep)) for w in of_layer),
+            log_bayes_factor=sum(weight.log_bayes_factor() for weight in of_layer),
+        )
+        for of_layer in layers
+    ]
 
 
 def table(layers: Sequence[LayerReduction]) -> list[str]:
