@@ -12,6 +12,7 @@ from keras_bmr.export.network import (
 )
 from keras_bmr.export.precision_choice import PrecisionChoice
 from keras_bmr.export.report import ExportReport
+from keras_bmr.export.sparse_encoding import encode_sparse
 from keras_bmr.export.verified_file import (
     check_path,
     verification_inputs,
@@ -24,6 +25,7 @@ def export_precision(
     path: str | os.PathLike,
     validation_data: Any = None,
     batch_size: int = 1,
+    sparse: bool = False,
     metadata: Metadata | None = None,
 ) -> ExportReport:
     """Writes a TFLite file whose weights have the formats of a choice.
@@ -41,6 +43,8 @@ def export_precision(
             a dictionary of such arrays. Without them the file is verified with seeded
             random inputs.
         batch_size: Number of examples per call of the file.
+        sparse: Whether weights that stay float32 get TFLite's sparse encodings where
+            they are smaller, as in `export_tflite`.
         metadata: Labels, scaling of the inputs and a description to keep in the file.
 
     Returns:
@@ -77,6 +81,11 @@ def export_precision(
     )
     function = converter.trace(network, specifications, batch_size)
     content = choice.encode(converter.convert(function))
+    is_sparse = False
+    if sparse:
+        compressed, _ = encode_sparse(content)
+        is_sparse = len(compressed) < len(content)
+        content = compressed if is_sparse else content
     expected = verify.run_keras(choice.network(), inputs.arrays, batch_size)
     of_model = verify.run_keras(
         reference(choice.model, network), inputs.arrays, batch_size
@@ -92,6 +101,7 @@ def export_precision(
         expected,
         None,
         batch_size,
+        is_sparse=is_sparse,
         notes=(note,),
         layer_names=[layer.name for layer in network._flatten_layers()],
         metadata=metadata,

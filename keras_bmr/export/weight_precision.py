@@ -283,7 +283,8 @@ class WeightPrecision:
     def _check_format(self, name: str) -> None:
         if name not in WEIGHT_FORMATS:
             raise ValueError(
-                f"Expected one of the formats {list(WEIGHT_FORMATS)}. Received: {name!r}"
+                f"Expected one of the formats {list(WEIGHT_FORMATS)}. Received: "
+                f"{name!r}"
             )
 
     def _round(self, position: int, name: str) -> RoundedWeight:

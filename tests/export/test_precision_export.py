@@ -120,6 +120,31 @@ def test_mixed_formats_and_batches(precision, tmp_path):
     )
 
 
+def test_formats_and_sparse_encodings_in_one_file(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((32,)),
+            layers.Dense(64, activation="relu", name="first"),
+            layers.Dense(48, activation="relu", name="second"),
+            layers.Dense(5, name="head"),
+        ]
+    )
+    model = keras_bmr.to_variational(model, num_examples=10)
+    reduced = keras_bmr.reduce_model(
+        model, granularity="block", sparsity=0.9, skip=["first", "head"]
+    )
+    choice = WeightPrecision(reduced).assign({"first": "int8", "head": "int8"})
+    path, x = tmp_path / "model.tflite", X[:, 0].reshape(24, 32)
+    report = export_precision(choice, path, x, sparse=True)
+    assert report.sparse
+    encodings = {la.name: la.encoding for la in report.layout.layers[:4]}
+    assert encodings["second"] == "float32, 1x4 blocks"
+    assert encodings["first"] == encodings["head"] == "int8"
+    np.testing.assert_allclose(
+        run(path, x), choice.network().predict(x, verbose=0), atol=1e-5
+    )
+
+
 def test_a_file_of_the_chosen_size(precision, tmp_path):
     previous = 0
     for max_bytes in (7000, 7300, 7700):
