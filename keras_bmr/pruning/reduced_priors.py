@@ -42,9 +42,9 @@ class PointMass(ReducedPrior):
     def distribution_for(self, posterior: tfd.Distribution) -> tfd.Distribution:
         """See `ReducedPrior.distribution_for`."""
         if isinstance(posterior, TruncatedLogNormal):
-            bounds = float(posterior.log_low), float(posterior.log_high)
-            gate = BMRSNormal(log_low=bounds[0], log_high=bounds[1])
-            return gate.distribution(posterior.dtype)
+            low = posterior.log_low
+            scale = tf.fill(tf.shape(low), tf.cast(BMRSNormal().scale, low.dtype))
+            return TruncatedLogNormal(low, scale, low, posterior.log_high)
         return super().distribution_for(posterior)
 
 

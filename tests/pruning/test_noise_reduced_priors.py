@@ -83,6 +83,15 @@ def test_lower_bound_decides_on_collapsed_and_on_idle_gates(model):
     assert published[2] > everything[2]
 
 
+@pytest.mark.parametrize("name", ["point_mass", "spike_and_slab"])
+def test_zero_stands_for_the_smallest_factor(model, name):
+    # The default reduced prior is one of them, and criteria go with it.
+    result = reduction(model, name, criterion="expected_value", sparsity=0.5)
+    np.testing.assert_array_equal(result.keep("gates"), [False, False, True, True])
+    expected = reduction(model, "bmrs_n").delta_f("gates")
+    np.testing.assert_allclose(result.delta_f("gates"), expected, rtol=1e-6)
+
+
 def test_other_criteria_and_a_second_reduction(model):
     noise = [truncnorm(*pair) for pair in zip(LOC, SCALE, strict=True)]
     draws = np.exp([x.ppf(np.linspace(5e-6, 1 - 5e-6, 100001)) for x in noise])

@@ -48,7 +48,7 @@ def shrink(model: keras.Model) -> keras.Model:
             names it and says what to register.
 
     Example:
-        >>> reduced = keras_bmr.reduce_model(model, granularity="channel")
+        >>> reduced = keras_bmr.reduce_model(model, granularity="channel", sparsity=0.5)
         >>> small = keras_bmr.shrink(reduced)
         >>> small.count_params() < model.count_params()
         True
