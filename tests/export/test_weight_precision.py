@@ -10,6 +10,7 @@ from keras import layers
 from tensorflow_probability import distributions as tfd
 
 import keras_bmr
+from keras_bmr.distributions import DiscreteNormal
 from keras_bmr.export import WEIGHT_FORMATS, WeightPrecision, choose_precision
 from keras_bmr.export.bit_allocation import cheapest_formats
 
@@ -127,6 +128,17 @@ def test_delta_f_of_the_grid_against_sums(dense, precision):
         density = scipy.stats.norm.pdf(points, mean[index], scale[index])
         total += np.log(density.sum() / mass.sum())
     assert precision.delta_f("last", "int4") == pytest.approx(total, rel=1e-3)
+
+
+def test_grids_are_reduced_priors_like_others(dense):
+    """The nearest point counts alone where the grid is coarse."""
+    mean, scale, keep = moments(dense, "last")
+    prior = dense.get_layer("last").prior("kernel")
+    grid = DiscreteNormal(0.0, 0.3, step=20.0)
+    delta_f = keras_bmr.ModelReduction(dense, reduced_prior=grid).delta_f("last")
+    expected = scipy.stats.norm.logpdf(0, mean, scale)
+    expected -= np.broadcast_to(prior.log_prob(0.0), mean.shape)
+    np.testing.assert_allclose(delta_f[keep], expected[keep], rtol=1e-4, atol=1e-4)
 
 
 def test_rounding_by_the_evidence_goes_away_from_the_prior(dense):
