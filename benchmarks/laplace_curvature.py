@@ -14,6 +14,7 @@ prior precision 1 are compared.
 """
 
 import argparse
+import copy
 import importlib.util
 import os
 import time
@@ -120,7 +121,8 @@ def torch_passes(
             data = torch.utils.data.TensorDataset(
                 images[:num_examples], labels[:num_examples]
             )
-            own = structure(twin, "classification", backend=backend)
+            # Backends leave hooks behind that others cannot do with.
+            own = structure(copy.deepcopy(twin), "classification", backend=backend)
             own.fit(torch.utils.data.DataLoader(data, batch_size=batch_size))
             return own
 

@@ -1,12 +1,14 @@
 """The curvature of one batch, as sums that can be added up."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_bmr.laplace.curvature.likelihoods import Likelihood
+from keras_bmr.laplace.curvature.pooling import indexed_max_pooling
 from keras_bmr.laplace.curvature.recording import recorded_calls
 from keras_bmr.laplace.curvature.weights import RuledLayer
 
@@ -49,7 +51,8 @@ def batch_sums(
         x: Any, targets: tf.Tensor, noise: tf.Tensor
     ) -> tuple[list[dict[str, Any]], tf.Tensor]:
         tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
-        with tape, recorded_calls([r.layer for r in layers], tape) as records:
+        pooling = indexed_max_pooling(model) if curvature == "ggn" else nullcontext()
+        with tape, pooling, recorded_calls([r.layer for r in layers], tape) as records:
             predictors = predictors_of(model, likelihood, x)
         rows = tf.reshape(predictors, (-1, predictors.shape[-1]))
         targets, noise = tf.cast(targets, rows.dtype), tf.cast(noise, rows.dtype)

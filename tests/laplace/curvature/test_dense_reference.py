@@ -58,6 +58,18 @@ CASES = {
         ),
         SPARSE(from_logits=True),
     ),
+    "max pooling": (
+        lambda: sequential(
+            (6, 6, 2),
+            L.Conv2D(3, 2, activation="relu"),
+            L.MaxPooling2D(3, strides=2, padding="same"),
+            L.Conv2D(4, 2),
+            L.MaxPooling2D(),
+            L.Flatten(),
+            L.Dense(3),
+        ),
+        SPARSE(from_logits=True),
+    ),
     "dilation and groups": (
         lambda: sequential(
             (6, 6, 4),

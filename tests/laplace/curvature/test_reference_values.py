@@ -59,7 +59,21 @@ def convolutions(case, x):
     return network(case, layers, (*x.shape[2:], x.shape[1]))
 
 
-@pytest.fixture(scope="module", params=["mlp_classification", "mlp_regression", "conv"])
+# The empirical Fisher of the regression is missing: see the note of the file.
+REFERENCES = pytest.mark.parametrize(
+    "reference, curvature",
+    [
+        ("mlp_classification", "ggn"),
+        ("mlp_classification", "empirical_fisher"),
+        ("conv", "ggn"),
+        ("conv", "empirical_fisher"),
+        ("mlp_regression", "ggn"),
+    ],
+    indirect=["reference"],
+)
+
+
+@pytest.fixture(scope="module")
 def reference(request):
     if request.param == "mlp_classification":
         file = HERE.parent / "laplace_cases.json"
@@ -78,12 +92,10 @@ def reference(request):
     return case, mlp(case, x), loss, x, y, log_likelihood
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@REFERENCES
 def test_diagonal(reference, curvature):
     case, model, loss, x, y, log_likelihood = reference
-    expected = case.get(f"diag_{CURVATURES[curvature]}")
-    if expected is None:
-        pytest.skip("see the note of the file")
+    expected = case[f"diag_{CURVATURES[curvature]}"]
     result = fit_curvature(
         model, loss, (x, y), curvature=curvature, structure="diagonal", batch_size=5
     )
@@ -93,12 +105,10 @@ def test_diagonal(reference, curvature):
     assert result.num_examples == len(x)
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@REFERENCES
 def test_kronecker(reference, curvature):
     case, model, loss, x, y, _ = reference
-    expected = case.get(f"kron_eig_{CURVATURES[curvature]}")
-    if expected is None:
-        pytest.skip("see the note of the file")
+    expected = case[f"kron_eig_{CURVATURES[curvature]}"]
     result = fit_curvature(
         model, loss, (x, y), curvature=curvature, structure="kronecker", batch_size=5
     )

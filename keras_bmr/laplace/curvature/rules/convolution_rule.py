@@ -1,6 +1,5 @@
 """Curvature rules of convolutions."""
 
-import itertools
 import math
 from typing import Any
 
@@ -56,20 +55,23 @@ def patches(layer: keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
         Tensor of shape (batch, positions, taps of the kernel, channels).
     """
     inputs = padded(layer, inputs)
-    sizes = output_sizes(layer, inputs.shape)
-    taps = []
-    for tap in itertools.product(*map(range, layer.kernel_size)):
-        window = [slice(None)]
-        for offset, size, stride, dilation in zip(
-            tap, sizes, layer.strides, layer.dilation_rate, strict=True
-        ):
-            start = offset * dilation
-            window.append(slice(start, start + (size - 1) * stride + 1, stride))
-        taps.append(inputs[tuple(window)])
-    stacked = tf.stack(taps, -2)
+    sizes, channels = output_sizes(layer, inputs.shape), inputs.shape[-1]
+    seen = inputs
+    # One axis of space after the other, the last first, so that the taps of the later
+    # axes are copied in one piece with those of the earlier ones.
+    for axis in reversed(range(len(sizes))):
+        stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
+        windows = []
+        for tap in range(layer.kernel_size[axis]):
+            window = [slice(None)] * seen.shape.rank
+            start = tap * dilation
+            window[1 + axis] = slice(
+                start, start + (sizes[axis] - 1) * stride + 1, stride
+            )
+            windows.append(seen[tuple(window)])
+        seen = tf.concat(windows, -1)
     return tf.reshape(
-        stacked,
-        (tf.shape(inputs)[0], math.prod(sizes), len(taps), inputs.shape[-1]),
+        seen, (-1, math.prod(sizes), math.prod(layer.kernel_size), channels)
     )
 
 

@@ -1,5 +1,6 @@
 """Curvature of weights that enter linearly: dense layers, convolutions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,9 @@ import keras
 import tensorflow as tf
 
 from keras_bmr.laplace.curvature.rule import CurvatureRule, Sums, second_moment
-
-# Gradients of single examples, numbers at a time. Small enough to stay in the cache of
-# a processor while they are squared and summed.
-_CHUNK = 1 << 20
+from keras_bmr.laplace.curvature.rules.squared_gradients import (
+    sum_of_squared_gradients,
+)
 
 
 class LinearRule(CurvatureRule):
@@ -114,7 +114,7 @@ class LinearRule(CurvatureRule):
     ) -> tf.Tensor:
         """Gradient of the bias of each example, flattened."""
         rows = self._bias_rows(layer, cotangents)
-        return tf.reduce_sum(_flattened(outputs) if rows is None else rows, 1)
+        return _sum_over_positions(_flattened(outputs) if rows is None else rows)
 
     def gradients(
         self,
@@ -146,7 +146,7 @@ class LinearRule(CurvatureRule):
             columns = {"squares": tf.square(outputs)}
         else:
             columns = {
-                "kernel": _sum_of_squared_products(features["expanded"], outputs)
+                "kernel": sum_of_squared_gradients(features["expanded"], outputs)
             }
         if "bias" in self.weights(layer):
             sums = self._bias_gradient(layer, cotangents, outputs)
@@ -210,36 +210,20 @@ def _flattened(outputs: tf.Tensor) -> tf.Tensor:
     return tf.reshape(outputs, (tf.shape(outputs)[0], -1, groups * q))
 
 
+def _sum_over_positions(rows: tf.Tensor) -> tf.Tensor:
+    """(batch, positions, q) summed over positions."""
+    positions, q = rows.shape[1:]
+    if positions is not None:
+        # In two steps: sums over the first of two axes add up long rows at a time.
+        half = max(d for d in range(1, math.isqrt(positions) + 1) if positions % d == 0)
+        long = tf.reshape(rows, (-1, half, positions // half * q))
+        rows = tf.reshape(tf.reduce_sum(long, 1), (-1, positions // half, q))
+    return tf.reduce_sum(rows, 1)
+
+
 def _second_moment_of_last(tensor: tf.Tensor) -> tf.Tensor:
     return second_moment(tf.reshape(tensor, (-1, tensor.shape[-1])))
 
 
 def _joined(calls: Sequence[tf.Tensor]) -> tf.Tensor:
     return calls[0] if len(calls) == 1 else tf.concat(calls, 1)
-
-
-def _sum_of_squared_products(inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """Sum over examples of squared per-example gradients, shape (groups, p, q)."""
-    groups, p, q = inputs.shape[2], inputs.shape[3], outputs.shape[3]
-    if groups == 1:
-        left, right = inputs[:, :, 0], outputs[:, :, 0]
-        equation = "npi,npj->nij"
-    else:
-        left, right = inputs, outputs
-        equation = "npgi,npgj->ngij"
-    chunk = max(1, _CHUNK // (groups * p * q))
-    num_examples = tf.shape(inputs)[0]
-
-    def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        end = start + chunk
-        products = tf.einsum(equation, left[start:end], right[start:end])
-        return end, total + tf.reduce_sum(tf.square(products), 0)
-
-    shape = (p, q) if groups == 1 else (groups, p, q)
-    _, total = tf.while_loop(
-        lambda start, _: start < num_examples,
-        add,
-        (0, tf.zeros(shape, inputs.dtype)),
-        parallel_iterations=1,
-    )
-    return tf.reshape(total, (groups, p, q))

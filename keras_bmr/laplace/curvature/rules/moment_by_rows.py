@@ -75,30 +75,36 @@ def moment_by_rows(layer: keras.layers.Layer, images: tf.Tensor) -> tf.Tensor:
         np.arange(size) * stride
         for size, stride in zip(sizes, layer.strides, strict=True)
     )
-    rows = tf.reshape(images, (-1, height, width * channels))
+    size = width * channels
+    rows = tf.reshape(images, (-1, height, size))
+    # Rows first: the matrix products over the examples are then of whole matrices.
+    rows = tf.transpose(rows, (1, 0, 2))
     # Pairs of pixels (x, x') that meet at taps (i, j): x = output + i, x' = output + j.
     offsets = np.arange(taps_x) * dilation_x
     left, right = np.broadcast_arrays(
         (outputs_x + offsets[:, None])[:, None], (outputs_x + offsets[:, None])[None]
     )
     pairs = tf.constant(left * width + right)
-
-    def block(of_rows: tf.Tensor) -> tf.Tensor:
-        """(width * channels, same) as (taps_x * channels, same)."""
-        pixels = tf.reshape(of_rows, (width, channels, width, channels))
-        pixels = tf.transpose(pixels, (0, 2, 1, 3))
-        pixels = tf.reshape(pixels, (width * width, channels, channels))
-        moments = tf.reduce_sum(tf.gather(pixels, pairs), 2)
-        size = taps_x * channels
-        return tf.reshape(tf.transpose(moments, (0, 2, 1, 3)), (size, size))
-
     blocks = [[None] * taps_y for _ in range(taps_y)]
     for distance in range(taps_y):
         shift = distance * dilation_y
-        products = tf.einsum("nyi,nyj->yij", rows[:, : height - shift], rows[:, shift:])
-        for tap in range(taps_y - distance):
-            chosen = tf.gather(products, outputs_y + tap * dilation_y)
-            own = block(tf.reduce_sum(chosen, 0))
-            blocks[tap][tap + distance] = own
-            blocks[tap + distance][tap] = tf.transpose(own)
+        products = tf.matmul(rows[: height - shift], rows[shift:], transpose_a=True)
+        # Which rows each tap meets, as a sum over rows.
+        num_taps = taps_y - distance
+        meets = np.zeros((num_taps, height - shift))
+        for tap in range(num_taps):
+            meets[tap, outputs_y + tap * dilation_y] = 1
+        summed = tf.matmul(
+            tf.constant(meets, images.dtype), tf.reshape(products, (-1, size * size))
+        )
+        pixels = tf.reshape(summed, (num_taps, width, channels, width, channels))
+        pixels = tf.transpose(pixels, (0, 1, 3, 2, 4))
+        pixels = tf.reshape(pixels, (num_taps, width * width, channels, channels))
+        moments = tf.reduce_sum(tf.gather(pixels, pairs, axis=1), 3)
+        moments = tf.transpose(moments, (0, 1, 3, 2, 4))
+        own = tf.reshape(moments, (num_taps, taps_x * channels, taps_x * channels))
+        for tap, block in enumerate(tf.unstack(own)):
+            blocks[tap][tap + distance] = block
+            if distance:
+                blocks[tap + distance][tap] = tf.transpose(block)
     return tf.concat([tf.concat(line, 1) for line in blocks], 0)
