@@ -1,19 +1,25 @@
-"""Structured pruning of MNIST networks by the evidence of their noise gates.
+r"""Structured pruning of MNIST networks by the evidence of their noise gates.
 
-The networks and settings are those of Wright, Igel and Selvan, "BMRS: Bayesian model
-reduction for structured pruning" (arXiv 2406.01345): images of 32 x 32 pixels, 48000
-of the 60000 for training and 12000 for validation, Adam, batches of 128, 50 epochs with
-gates, one reduction, 10 epochs of fine-tuning of which the best by validation counts.
+The networks are those of Wright, Igel and Selvan, "BMRS: Bayesian model reduction for
+structured pruning" (arXiv 2406.01345): images of 32 x 32 pixels, 48000 of the 60000 for
+training and 12000 for validation, Adam, batches of 128. Unlike there, gates are put
+behind the layers of a trained network, with noise that is visible from the start and a
+higher learning rate, which takes a third of the epochs; and the KL divergence of a gate
+counts in proportion to the parameters that go with it.
 
-Compression is the share of the weights and biases that go when the units go, in the
-network without gates. Criteria without a rule of their own (l2, expected_value) shut
-as many gates as bmrs_n_reference does; snr shuts those with a ratio below 1. At least
-one gate of each layer stays. bmrs_u8_whole has the lower bound of the posterior.
+Compression is the share of the parameters that go with the units: `shrink` removes them
+and folds the gates, and the small network is fine-tuned; the epoch that is best on the
+validation set counts. "none" is the network without gates, trained for as many epochs.
+Criteria without a rule of their own (l2, expected_value) shut as many gates as
+bmrs_n_reference does; snr shuts those with a ratio below 1. At least one gate of each
+layer stays. Besides the methods of the default there are bmrs_n, with the exact
+threshold, and bmrs_u8_whole, with the lower bound of the posterior.
 
-Every row goes to a JSON file at once, and rows that are there are not computed again;
-neither are the trained networks. Methods of one network and seed share the network.
+Rows go to a JSON file at once, and rows that are there are not computed again; neither
+are the trained networks. Methods of one network and seed share the network.
 
-    python benchmarks/bmrs_mnist.py --data mnist.npz --output-dir build/bmrs
+    python benchmarks/bmrs_mnist.py --data mnist.npz \
+        --results benchmarks/results/bmrs_mnist.json
 """
 
 import argparse
@@ -22,6 +28,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -29,11 +36,21 @@ import tensorflow as tf
 
 import keras_bmr
 from keras_bmr.layers import MultiplicativeNoise, add_noise_gates, variational_layers
+from keras_bmr.posteriors import TruncatedLogNormal
 from keras_bmr.pruning import BMRSUniform, GateGroups
+from keras_bmr.pruning.channels import ChannelGraph, widths
 
 LEARNING_RATES = {"mlp": 8.5e-4, "lenet_5": 1.4e-3}
-BMRS = ("bmrs_n", "bmrs_n_reference", "bmrs_u8", "bmrs_u4", "bmrs_u8_whole")
-METHODS = ("none", "l2", "expected_value", "snr", *BMRS)
+METHODS = (
+    "none",
+    "l2",
+    "expected_value",
+    "snr",
+    "bmrs_n_reference",
+    "bmrs_u8",
+    "bmrs_u4",
+)
+OTHERS = ("bmrs_n", "bmrs_u8_whole")
 # Compression and accuracy in per cent.
 PUBLISHED = {
     ("mlp", "none"): (0.0, 97.43),
@@ -110,46 +127,93 @@ def gates_of(model: keras.Model) -> list[MultiplicativeNoise]:
 def weigh_divergence(model: keras.Model, arguments: argparse.Namespace) -> None:
     """Sets the weight of the KL divergence of every gate.
 
-    The published loss is the mean cross-entropy plus the average over the layers of
-    their mean divergences. The evidence lower bound has the sum divided by the number
-    of examples.
+    The evidence lower bound has the sum of the divergences divided by the number of
+    examples. The published loss has the average over the layers of their means instead.
+    With "parameters" a gate counts in proportion to the parameters that go with it.
     """
     gates = gates_of(model)
-    for gate in gates:
-        weight = 1 / gate.num_examples
-        if arguments.kl == "published":
-            weight = 1 / (len(gates) * gate.noise.shape[0])
+    widths = [gate.noise.shape[0] for gate in gates]
+    if arguments.kl == "elbo":
+        weights = np.ones(len(gates)) / gates[0].num_examples
+    elif arguments.kl == "published":
+        weights = 1 / (len(gates) * np.array(widths))
+    else:
+        weights = parameters_behind(model) / gates[0].num_examples
+        weights /= np.average(parameters_behind(model), weights=widths)
+    for gate, weight in zip(gates, weights, strict=True):
         gate.kl_weight.assign(arguments.kl_factor * weight)
 
 
-def trained(network: str, seed: int, gated: bool, data, arguments) -> keras.Model:
-    """The trained network, from its file if there is one."""
-    kind = f"{arguments.kl}_{arguments.kl_factor:g}" if gated else "plain"
-    name = f"{network}_{kind}_{arguments.epochs}_{seed}.keras"
-    path = arguments.output_dir / name
+def parameters_behind(model: keras.Model) -> np.ndarray:
+    """How many parameters go with one gate, for each layer of gates."""
+    graph = ChannelGraph(model)
+    numbers = np.zeros(graph.num_groups + 1)
+    for axis in graph.axes:
+        if not isinstance(axis.layer, MultiplicativeNoise):
+            size = getattr(axis.layer, axis.name).numpy().size
+            np.add.at(numbers, axis.groups, size / axis.groups.size)
+    by_gates = {
+        axis.layer: numbers[axis.groups[0]]
+        for axis in graph.axes
+        if isinstance(axis.layer, MultiplicativeNoise)
+    }
+    return np.array([by_gates[gate] for gate in gates_of(model)])
+
+
+def kept(path: pathlib.Path, compute: Callable[[], keras.Model]) -> keras.Model:
+    """The model of the file, computed and written if there is none."""
     if path.exists():
-        return keras.models.load_model(path)
-    (x, y), validation, _ = data
-    keras.utils.set_random_seed(seed)
-    model = build(network)
-    if gated:
-        model = add_noise_gates(model, num_examples=len(x))
-        weigh_divergence(model, arguments)
+        return keras.models.load_model(path, compile=False)
     start = time.perf_counter()
-    compiled(model, LEARNING_RATES[network]).fit(
-        x,
-        y,
-        epochs=arguments.epochs,
-        batch_size=128,
-        validation_data=validation,
-        validation_batch_size=1000,
-        verbose=arguments.verbose,
-    )
-    print(f"{name}: trained in {time.perf_counter() - start:.0f} s", flush=True)
-    temporary = path.with_name(f"unfinished_{name}")
+    model = compute()
+    print(f"{path.name}: trained in {time.perf_counter() - start:.0f} s", flush=True)
+    temporary = path.with_name(f"unfinished_{path.name}")
     model.save(temporary)
     os.replace(temporary, path)
     return model
+
+
+def fit(model: keras.Model, epochs: int, data, arguments, callbacks=()) -> None:
+    """Trains a model that is compiled."""
+    model.fit(
+        *data[0],
+        epochs=epochs,
+        batch_size=128,
+        validation_data=data[1],
+        validation_batch_size=1000,
+        callbacks=list(callbacks),
+        verbose=arguments.verbose,
+    )
+
+
+def trained(network: str, seed: int, data, arguments) -> keras.Model:
+    """The trained network without gates."""
+
+    def train() -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        model = compiled(build(network), LEARNING_RATES[network])
+        fit(model, arguments.epochs, data, arguments)
+        return model
+
+    name = f"{network}_plain_{arguments.epochs}_{seed}.keras"
+    return kept(arguments.output_dir / name, train)
+
+
+def gated(network: str, seed: int, data, arguments) -> keras.Model:
+    """The trained network, trained on with gates."""
+
+    def train() -> keras.Model:
+        plain = trained(network, seed, data, arguments)
+        keras.utils.set_random_seed(seed)
+        posterior = TruncatedLogNormal(initial_scale=arguments.initial_scale)
+        model = add_noise_gates(plain, len(data[0][0]), posterior)
+        weigh_divergence(model, arguments)
+        compiled(model, arguments.gate_rate * LEARNING_RATES[network])
+        fit(model, arguments.gate_epochs, data, arguments)
+        return model
+
+    kind = f"{arguments.kl}_{arguments.kl_factor:g}_{arguments.gate_epochs}"
+    return kept(arguments.output_dir / f"{network}_gates_{kind}_{seed}.keras", train)
 
 
 def kernels_behind(model: keras.Model) -> list[np.ndarray]:
@@ -167,7 +231,7 @@ def decide(model: keras.Model, method: str) -> list[np.ndarray]:
     """Which gates stay, a boolean array per layer."""
     gates = gates_of(model)
     options = {"granularity": GateGroups, "verbose": False}
-    if method in BMRS:
+    if method.startswith("bmrs"):
         reduced_prior = method
         if method == "bmrs_u8_whole":
             reduced_prior = BMRSUniform(p1=8, low=-20.0)
@@ -190,62 +254,48 @@ def decide(model: keras.Model, method: str) -> list[np.ndarray]:
     return [reduction.keep(gate) for gate in gates]
 
 
-def num_parameters(network: str, widths: list[int]) -> int:
-    """Weights and biases of a network with so many units in its hidden layers."""
-    if network == "mlp":
-        sizes = [32 * 32, *widths, 10]
-        return sum((i + 1) * o for i, o in itertools.pairwise(sizes))
-    first, second, third, fourth = widths
-    convolutions = (25 + 1) * first + (25 * first + 1) * second
-    dense = (25 * second + 1) * third + (third + 1) * fourth + (fourth + 1) * 10
-    return convolutions + dense
+def pruned(model: keras.Model, keeps: list[np.ndarray]) -> keras.Model:
+    """The network without the units whose gates are shut, and without gates."""
+    for gate, keep in zip(gates_of(model), keeps, strict=True):
+        if not keep.any():
+            mean = gate.posterior_means()["noise"].numpy()
+            keep = np.arange(keep.size) == mean.argmax()
+        gate.prune("noise", keep)
+    return keras_bmr.shrink(model)
 
 
-def compression(network: str, model: keras.Model) -> tuple[float, list[int]]:
-    """Per cent of the parameters that go with the pruned units, and the widths left."""
-    masks = [gate.mask("noise").numpy() for gate in gates_of(model)]
-    widths = [int(mask.sum()) for mask in masks]
-    full = num_parameters(network, [mask.size for mask in masks])
-    return 100 * (1 - num_parameters(network, widths) / full), widths
-
-
-def run(network: str, method: str, seed: int, data, arguments) -> dict:
-    """One row of the table."""
-    (x, y), validation, (x_test, y_test) = data
-    gated = method != "none"
-    model = trained(network, seed, gated, data, arguments)
-    keras.utils.set_random_seed(seed)
-    model = compiled(model, LEARNING_RATES[network])
+def run(network: str, method: str, seed: int, data, arguments, known: dict) -> dict:
+    """One row of the table; methods that shut the same gates have the same one."""
+    plain = trained(network, seed, data, arguments)
+    row = {"network": network, "method": method, "seed": seed}
+    model, epochs, rate = plain, arguments.fine_tuning_epochs, LEARNING_RATES[network]
 
     def accuracy() -> float:
-        return 100 * model.evaluate(x_test, y_test, batch_size=1000, verbose=0)[1]
+        compiled(model, rate)
+        return 100 * model.evaluate(*data[2], batch_size=1000, verbose=0)[1]
 
-    row = {"network": network, "method": method, "seed": seed}
-    row |= {"kl": arguments.kl, "kl_factor": arguments.kl_factor}
-    row["accuracy_trained"] = accuracy()
-    if gated:
-        for gate, keep in zip(gates_of(model), decide(model, method), strict=True):
-            if not keep.any():
-                mean = gate.posterior_means()["noise"].numpy()
-                keep = np.arange(keep.size) == mean.argmax()
-            gate.prune("noise", keep)
-        row["compression"], row["widths"] = compression(network, model)
-        row["accuracy_pruned"] = accuracy()
+    if method == "none":
+        epochs += arguments.gate_epochs
     else:
-        row["compression"] = 0.0
+        model = gated(network, seed, data, arguments)
+        row["accuracy_gated"] = accuracy()
+        keeps = decide(model, method)
+        key = (network, seed, np.concatenate(keeps).tobytes())
+        if known.setdefault(key, row) is not row:
+            return known[key] | row
+        model = pruned(model, keeps)
+    row["compression"] = 100 * (1 - model.count_params() / plain.count_params())
+    row["widths"] = list(widths(model).values())
+    row["accuracy_before_fine_tuning"] = accuracy()
+    keras.utils.set_random_seed(seed)
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=10**6, restore_best_weights=True
     )
-    model.fit(
-        x,
-        y,
-        epochs=arguments.fine_tuning_epochs,
-        batch_size=128,
-        validation_data=validation,
-        validation_batch_size=1000,
-        callbacks=[best],
-        verbose=arguments.verbose,
+    # It falls to zero over the epochs of fine-tuning.
+    falling = keras.callbacks.LearningRateScheduler(
+        lambda epoch: rate * min(1.0, (epochs - epoch) / arguments.fine_tuning_epochs)
     )
+    fit(model, epochs, data, arguments, [falling, best])
     row["accuracy"] = accuracy()
     return row
 
@@ -270,36 +320,55 @@ def print_table(rows: list[dict], arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Computes the rows that are missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=pathlib.Path, required=True)
-    parser.add_argument("--output-dir", type=pathlib.Path, default="build/bmrs_mnist")
-    parser.add_argument("--networks", nargs="+", choices=sorted(LEARNING_RATES))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--fine-tuning-epochs", type=int, default=10)
-    parser.add_argument("--kl", choices=("elbo", "published"), default="elbo")
-    parser.add_argument("--kl-factor", type=float, default=1.0)
-    parser.add_argument("--num-examples", type=int, help="of the 60000, for a trial")
-    parser.add_argument("--verbose", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=pathlib.Path, required=True)
+    add("--output-dir", type=pathlib.Path, default="build/bmrs_mnist")
+    add("--results", type=pathlib.Path, help="the file of the rows, among others")
+    add("--networks", nargs="+", choices=sorted(LEARNING_RATES))
+    add("--methods", nargs="+", choices=METHODS + OTHERS, default=METHODS)
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--epochs", type=int, default=8, help="before there are gates")
+    add("--gate-epochs", type=int, default=6)
+    add("--fine-tuning-epochs", type=int, default=4)
+    add("--gate-rate", type=float, default=2.0, help="learning rate, in published ones")
+    add("--initial-scale", type=float, default=1.0, help="of the logarithm of a gate")
+    add("--kl", choices=("elbo", "published", "parameters"), default="parameters")
+    add("--kl-factor", type=float, default=100.0)
+    add("--num-examples", type=int, help="of the 60000, for a trial")
+    add("--verbose", type=int, default=0)
     parser.set_defaults(networks=sorted(LEARNING_RATES))
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_data(arguments.data, arguments.num_examples)
-    settings = f"{arguments.kl}_{arguments.kl_factor:g}_{arguments.epochs}"
-    path = arguments.output_dir / f"rows_{settings}.json"
+    settings = {
+        name: getattr(arguments, name)
+        for name in (
+            "epochs gate_epochs gate_rate fine_tuning_epochs initial_scale kl "
+            "kl_factor num_examples"
+        ).split()
+    }
+    path = arguments.results or arguments.output_dir / "rows.json"
     rows = json.loads(path.read_text()) if path.exists() else []
-    done = {(row["network"], row["method"], row["seed"]) for row in rows}
-    wanted = itertools.product(arguments.networks, arguments.seeds, arguments.methods)
-    for network, seed, method in wanted:
+    known: dict[tuple, dict] = {}
+    same = [row for row in rows if row["settings"] == settings]
+    done = {(row["network"], row["method"], row["seed"]) for row in same}
+    wanted = itertools.product(arguments.seeds, arguments.networks, arguments.methods)
+    for seed, network, method in wanted:
         if (network, method, seed) in done:
             continue
-        rows.append(run(network, method, seed, data, arguments))
-        print(json.dumps(rows[-1]), flush=True)
+        row = run(network, method, seed, data, arguments, known)
+        row["settings"] = settings
+        print(json.dumps(row), flush=True)
+        # Another run may have written in the meantime.
+        rows = json.loads(path.read_text()) if path.exists() else []
         temporary = path.with_suffix(".unfinished")
-        temporary.write_text(json.dumps(rows, indent=1))
+        temporary.write_text(json.dumps([*rows, row], indent=1) + "\n")
         os.replace(temporary, path)
-    print_table(rows, arguments)
+        same.append(row)
+    print_table(same, arguments)
 
 
 if __name__ == "__main__":
