@@ -41,6 +41,7 @@ class Task:
         metric: Name of the score.
         score: Maps inputs, outputs and the second part of `test` to a percentage.
         metadata: What the files say about their inputs and outputs.
+        epochs: How long it is trained, and fine-tuned.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     metric: str
     score: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
     metadata: Metadata
+    epochs: int
 
 
 def spectrograms(num_examples: int, seed: int):
@@ -105,6 +107,7 @@ def keywords(num_examples: int) -> Task:
         metric="accuracy (%)",
         score=lambda _, outputs, labels: 100 * np.mean(outputs.argmax(-1) == labels),
         metadata=Metadata(labels=WORDS, description="Words in generated spectrograms"),
+        epochs=6,
     )
 
 
@@ -148,11 +151,13 @@ def anomalies(num_examples: int) -> Task:
         metric="AUC (%)",
         score=area_under_curve,
         metadata=Metadata(input_scale=1 / 16, description="Digits 0 to 4, copied"),
+        epochs=30,
     )
 
 
-def fit(model: keras.Model, task: Task, epochs: int, arguments) -> None:
+def fit(model: keras.Model, task: Task, arguments) -> None:
     """Trains with Adam; the learning rate falls to nearly nothing."""
+    epochs = arguments.epochs or task.epochs
     num_steps = epochs * -(-len(task.train[0]) // arguments.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(
         arguments.learning_rate, max(1, num_steps), alpha=0.02
@@ -182,7 +187,7 @@ def run(task: Task, arguments) -> dict[str, dict[str, float]]:
     """The whole path; returns what the whole and the smaller network are like."""
     keras.utils.set_random_seed(arguments.seed)
     network = task.build()
-    fit(network, task, arguments.epochs, arguments)
+    fit(network, task, arguments)
     laplace = Laplace(network, task.loss, curvature="ggn_mc", structure="diagonal")
     laplace.fit(task.train, verbose=0)
     if isinstance(task.loss, keras.losses.MeanSquaredError):
@@ -200,7 +205,7 @@ def run(task: Task, arguments) -> dict[str, dict[str, float]]:
     table, reports = {}, {}
     x, y = task.test
     for name, model in networks.items():
-        fit(model, task, arguments.fine_tuning_epochs, arguments)
+        fit(model, task, arguments)
         report = reports[name] = export_tflite(
             model,
             arguments.output_dir / f"{task.name}_{name}.tflite",
@@ -238,8 +243,7 @@ def main(command_line: list[str] | None = None) -> dict[str, dict]:
     add = parser.add_argument
     add("--tasks", nargs="+", choices=list(makers), default=list(makers))
     add("--examples", type=int, default=4000, help="for training, at most")
-    add("--epochs", type=int, default=20)
-    add("--fine-tuning-epochs", type=int, default=20)
+    add("--epochs", type=int, help="before pruning, and after it; else what suits")
     add("--sparsity", type=float, default=0.4, help="share of the weights that go")
     add("--batch-size", type=int, default=64)
     add("--learning-rate", type=float, default=2e-3)
