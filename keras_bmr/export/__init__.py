@@ -5,6 +5,7 @@ from keras_bmr.export.comparison import CostComparison, compare_cost
 from keras_bmr.export.cost import LayerCost, ModelCost, model_cost
 from keras_bmr.export.cost_rules import LayerCall, register_cost_rule
 from keras_bmr.export.file_layout import FileLayout, LayerBytes, file_layout
+from keras_bmr.export.int8_weights import Int8Weights, int8_weights
 from keras_bmr.export.latency import measure_latency
 from keras_bmr.export.metadata import Metadata, read_metadata
 from keras_bmr.export.precision_choice import PrecisionChoice
@@ -20,6 +21,7 @@ __all__ = [
     "CostComparison",
     "ExportReport",
     "FileLayout",
+    "Int8Weights",
     "LayerBytes",
     "LayerCall",
     "LayerCost",
@@ -33,6 +35,7 @@ __all__ = [
     "export_precision",
     "export_tflite",
     "file_layout",
+    "int8_weights",
     "measure_latency",
     "model_cost",
     "plot_widths",

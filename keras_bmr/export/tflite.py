@@ -8,10 +8,12 @@ import keras
 from keras_bmr.export import converter, latency, operators
 from keras_bmr.export.examples import MIN_REPRESENTATIVE
 from keras_bmr.export.inference import inference_at_means
+from keras_bmr.export.int8_weights import check_zeros
 from keras_bmr.export.metadata import Metadata
 from keras_bmr.export.network import deterministic_network, input_specifications
 from keras_bmr.export.quantization_aware.conversion import (
     is_quantization_aware,
+    kept_kernels,
     with_rounded_weights,
 )
 from keras_bmr.export.report import ExportReport
@@ -83,7 +85,8 @@ def export_tflite(
         ValueError: If an argument, a weight or the data is invalid, or the model has
             operations without a TFLite kernel.
         FileNotFoundError: If the folder of `path` does not exist.
-        RuntimeError: If the converted file does not load or disagrees with Keras.
+        RuntimeError: If the converted file does not load or disagrees with Keras, or a
+            pruned weight of a quantization-aware model is not zero in it.
 
     Example:
     ```python
@@ -117,6 +120,8 @@ def export_tflite(
     inference = inference_at_means(model, network)
     function = converter.trace_function(inference.infer, specifications, batch_size)
     content, notes = _convert(function, quantize, inputs.representative, has_ranges)
+    if has_ranges:
+        check_zeros(content, kept_kernels(network))
     notes += inference.notes
     expected = inference.expected(inputs.arrays, batch_size)
 

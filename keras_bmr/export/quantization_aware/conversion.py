@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_bmr.export.examples import MIN_REPRESENTATIVE, check_examples
+from keras_bmr.export.int8_weights import operator_of
 from keras_bmr.export.network import (
     call_flat,
     deterministic_network,
@@ -26,6 +27,7 @@ from keras_bmr.export.quantization_aware.weights import (
     quantization_aware_class,
 )
 from keras_bmr.layers.cloning import clone_with, copy_layer, copy_state, within
+from keras_bmr.layers.pruned_weights import weight_mask
 from keras_bmr.pruning.channels.calls import Call
 
 _BATCH_SIZE = 128
@@ -140,6 +142,25 @@ def with_rounded_weights(model: keras.Model) -> keras.Model:
             if copy.bias is not None:
                 copy.bias.assign(_not_constant(copy.bias.numpy()))
     return rounded
+
+
+def kept_kernels(
+    network: keras.Model,
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Which kernel entries of a network are not pruned, for `check_zeros`.
+
+    Args:
+        network: A model of ordinary layers.
+
+    Returns:
+        By the name of a layer with an int8 kernel: its TFLite operator, and a boolean
+        array in the shape of the kernel.
+    """
+    return {
+        layer.name: (operator_of(layer), weight_mask(layer, "kernel"))
+        for layer in within(network)
+        if operator_of(layer) is not None
+    }
 
 
 def _with_quantizers(network: keras.Model, momentum: float) -> keras.Model:
