@@ -42,6 +42,8 @@ SCALE = 0.05
 # Bayes factors: the prior of training and pruning, and what may be lost in nats per
 # training example.
 PRIOR_SCALE, TOLERANCE = 0.3, 0.005
+# What methods for ordinary networks are asked for, which do not choose by themselves.
+SPARSITY = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Recipe:
     reductions: tuple[int, ...]
     cool_down: int
     epochs: int
-    # What is asked for where a method does not choose by itself.
+    # What BMR in rounds is asked for.
     sparsity: float
     # Share of the weights left that a candidate of Bayes-factor pruning drops.
     rate: float
@@ -64,7 +66,7 @@ class Recipe:
 
 RECIPES = {
     "mlp": Recipe(2, 4, (7, 9), 10, 12, 0.98, 0.35, jit_compile=True),
-    "lenet_5": Recipe(1, 2, (4, 5), 6, 7, 0.95, 0.45, jit_compile=False),
+    "lenet_5": Recipe(1, 2, (4, 5), 6, 7, 0.98, 0.45, jit_compile=False),
 }
 
 
@@ -336,7 +338,7 @@ class Run:
             data=self.data,
             method=method,
             rate=rate,
-            sparsity=0.95,
+            sparsity=SPARSITY,
             prior_scale=PRIOR_SCALE,
             threshold=-TOLERANCE * count,
             seed=self.seed,
@@ -353,7 +355,7 @@ class Run:
         count = recipe.reductions[-1] - recipe.pretraining
         shares = 1 - (1 - np.arange(1, count + 1) / count) ** 3
         schedule = callbacks.ReductionSchedule(
-            [float(recipe.sparsity * share) for share in shares],
+            [float(SPARSITY * share) for share in shares],
             start=recipe.pretraining + 1,
             every=1,
             ranking="layer",
