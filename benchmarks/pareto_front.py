@@ -10,11 +10,12 @@ import pathlib
 from keras_bmr import figures
 from keras_bmr.export import measure_latency
 
-COSTS = {
-    "multiply_accumulates": "multiply-accumulates",
-    "int8_bytes": "bytes of the int8 file",
-    "int8_latency_ms": "ms of the int8 file",
-}
+# What rows call it, its unit, and the axis.
+COSTS = [
+    ("multiply_accumulates", 1e6, "million multiply-accumulates"),
+    ("int8_bytes", 1e3, "kB of the int8 file"),
+    ("int8_latency_ms", 1.0, "ms of the int8 file"),
+]
 
 
 def read_rows(path: pathlib.Path) -> dict[str, dict]:
@@ -54,11 +55,11 @@ def plot(rows: dict[str, dict], path: pathlib.Path) -> None:
     figure = figures.new_figure(11, 3.8)
     all_axes = figure.subplots(1, len(COSTS), sharey=True)
     all_axes[0].set_ylabel("accuracy of the int8 file (%)")
-    for axes, (key, label) in zip(all_axes, COSTS.items(), strict=True):
+    for axes, (key, unit, label) in zip(all_axes, COSTS, strict=True):
         axes.set(xlabel=label)
         for method, of_method in methods.items():
             points = sorted(
-                (row[key], row["int8_accuracy_percent"])
+                (row[key] / unit, row["int8_accuracy_percent"])
                 for row in of_method
                 if key in row and "int8_accuracy_percent" in row
             )

@@ -229,8 +229,9 @@ def run(task: Task, arguments) -> dict[str, dict[str, float]]:
     reports["small"].write_c_array(arguments.output_dir / f"{task.name}.cc")
     print(f"\n{task.name:28s}{'whole':>12s}{'small':>12s}")
     for label in table["whole"]:
-        cells = (f"{table[name][label]:>12,.5g}" for name in networks)
-        print(f"{label:28s}{''.join(cells)}")
+        values = (table[name][label] for name in networks)
+        cells = (f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in values)
+        print(f"{label:28s}" + "".join(f"{cell:>12s}" for cell in cells))
     return table
 
 

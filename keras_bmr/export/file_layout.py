@@ -243,13 +243,14 @@ def _layer_name(tensors: Sequence[Any], known: frozenset[str]) -> str:
     names = [(tensor.name or b"?").decode(errors="replace") for tensor in tensors]
     paths = [path for name in names for path in name.split(";")]
     # A normalisation is folded into the layer before it, which has the weights.
-    for path in sorted(paths, key=lambda path: "/batchnorm/" in path):
+    paths.sort(key=lambda path: "/batchnorm/" in path)
+    for path in paths:
         for scope in reversed(path.split("/")):
             called = re.sub(r"_\d+$", "", scope)
             for candidate in (called, scope):
                 if candidate in known:
                     return candidate
-    scopes = names[0].split(";")[0].split("/")
+    scopes = paths[0].split("/")
     return scopes[-2] if len(scopes) > 1 else scopes[0]
 
 

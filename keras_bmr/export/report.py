@@ -134,7 +134,8 @@ class ExportReport:
             )
         axes.set_yticks(positions, labels)
         axes.invert_yaxis()
-        axes.margins(x=0.15)
+        # Room for the numbers beside the longest bar.
+        axes.set_xlim(0, 1.15 * max(content + scale for _, content, scale in bars))
         agreement = self.top1_agreement
         heading = [f"{self.bytes:,} bytes", f"{self.latency_ms:.3g} ms"]
         if agreement is not None:
