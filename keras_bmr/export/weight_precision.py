@@ -187,8 +187,8 @@ class WeightPrecision:
                     label,
                     f"{np.count_nonzero(found.keep):,}",
                     f"{bits.min():.1f}-{bits.max():.1f}",
-                    *(f"{self.loss(layer, item, name):.4g}" for item in formats),
-                    *(f"{self.delta_f(layer, item, name):.4g}" for item in formats),
+                    *(_nats(self.loss(layer, item, name)) for item in formats),
+                    *(_nats(self.delta_f(layer, item, name)) for item in formats),
                 )
             )
         for line in text_table(rows):
@@ -311,6 +311,11 @@ class WeightPrecision:
             )
         label = self._weights[of_layer[0]].label
         return [p for p in of_layer if self._weights[p].label == label]
+
+
+def _nats(value: float) -> str:
+    """Four digits, and nothing of what is as good as zero."""
+    return f"{value:.4g}" if abs(value) >= 1e-4 else "0"
 
 
 def choose_precision(
