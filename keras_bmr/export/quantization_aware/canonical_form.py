@@ -12,6 +12,7 @@ from keras_bmr.export.quantization_aware.folding import (
     factor_and_shift,
     folded_config,
     is_affine,
+    multiplied,
 )
 from keras_bmr.export.quantization_aware.rewriting import Graph, rewritten
 from keras_bmr.export.quantization_aware.weights import (
@@ -200,7 +201,7 @@ def _separated(layer, factor, shift, unique: Callable[[str], str]) -> Callable:
     kernel = layer.pointwise_kernel.numpy().astype("float64")
     bias = 0.0 if layer.bias is None else layer.bias.numpy().astype("float64")
     if factor is not None:
-        kernel, bias = kernel * factor, bias * factor + shift
+        kernel, bias = multiplied(kernel, factor), bias * factor + shift
     pointwise.kernel.assign(kernel)
     if pointwise.bias is not None:
         pointwise.bias.assign(np.broadcast_to(bias, pointwise.bias.shape))

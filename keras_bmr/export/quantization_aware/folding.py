@@ -95,12 +95,22 @@ def copy_weights(
         axes = quantization_aware_class(type(source)).CHANNEL_AXES
         kept = {axis % kernel.ndim for axis in axes}
         shape = [n if axis in kept else 1 for axis, n in enumerate(kernel.shape)]
-        kernel = kernel * factor.reshape(shape)
+        kernel = multiplied(kernel, factor.reshape(shape))
         bias = bias * factor + shift
     kernel_variable(target).assign(kernel)
     if target.bias is not None:
         target.bias.assign(np.broadcast_to(bias, target.bias.shape))
     copy_masks(source, target, {"kernel": "kernel", "bias": "bias"}, factor is not None)
+
+
+def multiplied(kernel: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """A kernel times factors, without the -0.0 that marks a pruned weight.
+
+    Args:
+        kernel: Array.
+        factor: Array that broadcasts to it.
+    """
+    return np.where(kernel == 0, 0.0, kernel * factor)
 
 
 def copy_masks(
