@@ -103,6 +103,8 @@ def trained_on(model: keras.Model, name: str, arguments, x, y) -> keras.Model:
     path = arguments.output_dir / f"sparse_blocks_{name}_{arguments.seed}.keras"
     if path.exists():
         return keras.models.load_model(path)
+    if not arguments.fine_tuning:
+        return model
     keras.utils.set_random_seed(arguments.seed)
     compiled(model, 1e-3).fit(
         x, y, epochs=arguments.fine_tuning, batch_size=256, verbose=2
@@ -119,7 +121,7 @@ def train(arguments: argparse.Namespace, results: dict) -> None:
         accuracy, nll = accuracy_and_nll(base, x_test, y_test)
         results["base"] = {"accuracy": accuracy, "nll": nll}
         save(results, arguments.results)
-    for sparsity in SPARSITIES:
+    for sparsity in arguments.sparsities:
         for criterion in CRITERIA:
             name = f"{criterion}_{sparsity:g}"
             if name in results:
@@ -139,6 +141,7 @@ def train(arguments: argparse.Namespace, results: dict) -> None:
             results[name] = {
                 "criterion": criterion,
                 "sparsity": keras_bmr.sparsity(model),
+                "epochs_trained_on": arguments.fine_tuning,
                 "accuracy_before_training_on": before,
                 "accuracy": accuracy,
                 "nll": nll,
@@ -219,6 +222,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=8, help="of the posterior")
     parser.add_argument("--fine-tuning", type=int, default=2, help="epochs")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--break-even", action="store_true")
