@@ -13,6 +13,12 @@ from keras_bmr.export.precision_export import export_precision
 from keras_bmr.export.quantization_aware import to_quantization_aware
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.tflite import export_tflite
+from keras_bmr.export.uncertainty import (
+    Moments,
+    elementwise_moments,
+    propagate_moments,
+    register_moment_rule,
+)
 from keras_bmr.export.weight_formats import WEIGHT_FORMATS
 from keras_bmr.export.weight_precision import WeightPrecision, choose_precision
 from keras_bmr.export.widths import plot_widths
@@ -27,11 +33,13 @@ __all__ = [
     "LayerCost",
     "Metadata",
     "ModelCost",
+    "Moments",
     "PrecisionChoice",
     "WEIGHT_FORMATS",
     "WeightPrecision",
     "choose_precision",
     "compare_cost",
+    "elementwise_moments",
     "export_precision",
     "export_tflite",
     "file_layout",
@@ -39,8 +47,10 @@ __all__ = [
     "measure_latency",
     "model_cost",
     "plot_widths",
+    "propagate_moments",
     "read_metadata",
     "register_cost_rule",
+    "register_moment_rule",
     "to_quantization_aware",
     "write_c_array",
 ]

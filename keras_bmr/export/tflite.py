@@ -7,7 +7,6 @@ import keras
 
 from keras_bmr.export import converter, latency, operators
 from keras_bmr.export.examples import MIN_REPRESENTATIVE
-from keras_bmr.export.inference import inference_at_means
 from keras_bmr.export.int8_weights import check_zeros
 from keras_bmr.export.metadata import Metadata
 from keras_bmr.export.network import deterministic_network, input_specifications
@@ -18,6 +17,7 @@ from keras_bmr.export.quantization_aware.conversion import (
 )
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.sparse_encoding import encode_sparse
+from keras_bmr.export.uncertainty.settings import check_uncertainty, inference_of
 from keras_bmr.export.verified_file import (
     check_path,
     verification_inputs,
@@ -36,14 +36,19 @@ def export_tflite(
     sparse: bool = False,
     validation_data: Any = None,
     metadata: Metadata | None = None,
+    uncertainty: str | None = None,
+    num_samples: int | None = None,
+    from_logits: bool = False,
+    seed: int = 0,
 ) -> ExportReport:
     """Writes a model as a TFLite file that was run and compared with Keras.
 
-    A Bayesian model is exported as the deterministic network of its posterior means.
-    The file uses TFLite's builtin operators only, takes and returns the dtypes of the
-    Keras model (float32 also where the kernels are int8), and has fixed shapes. It is
-    run by the LiteRT interpreter before it appears at `path`: if it disagrees with
-    Keras, an error is raised and whatever was at `path` stays.
+    A Bayesian model is exported as the deterministic network of its posterior means,
+    or with `uncertainty`: then the file has two outputs, mean and variance. It uses
+    TFLite's builtin operators only, takes and returns the dtypes of the Keras model
+    (float32 also where the kernels are int8), and has fixed shapes. It is run by the
+    LiteRT interpreter before it appears at `path`: if it disagrees with Keras, an
+    error is raised and whatever was at `path` stays.
 
     A float file may differ from Keras by 1e-4 of max(1, largest output), a float16
     file by 1e-2 of it. A quantised file ("dynamic", "int8") may have a relative
@@ -74,6 +79,15 @@ def export_tflite(
             seeded random inputs, which the report mentions.
         metadata: Labels, scaling of the inputs and a description to keep in the file,
             see `read_metadata`.
+        uncertainty: "moments" propagates mean and variance through the layers in one
+            pass, see `propagate_moments`; "ensemble" runs several draws from the
+            posterior side by side. Both need Bayesian layers and one output, and files
+            in int8 are refused.
+        num_samples: Number of draws of an ensemble, at least 2; 8 unless given.
+        from_logits: Whether the model's outputs are logits, of which the file shall
+            have mean and variance of the class probabilities.
+        seed: Of the draws: the file has the mean and the variance of
+            `predictive(model, x, num_samples, seed=seed)`.
 
     Returns:
         An `ExportReport`: bytes, layer by layer, too, differences, top-1 agreement,
@@ -96,6 +110,7 @@ def export_tflite(
     print(report)
     ```
     """
+    check_uncertainty(uncertainty, num_samples, seed, from_logits, quantize)
     has_ranges = is_quantization_aware(model)
     if has_ranges:
         _check_mode(model, quantize)
@@ -117,7 +132,9 @@ def export_tflite(
         batch_size,
         min_representative=MIN_REPRESENTATIVE if needs_data else 1,
     )
-    inference = inference_at_means(model, network)
+    inference = inference_of(
+        model, network, uncertainty, num_samples, seed, from_logits
+    )
     function = converter.trace_function(inference.infer, specifications, batch_size)
     content, notes = _convert(function, quantize, inputs.representative, has_ranges)
     if has_ranges:

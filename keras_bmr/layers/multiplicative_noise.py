@@ -161,6 +161,11 @@ class MultiplicativeNoise(Variational, keras.layers.Layer):
         (mean,) = super().posterior_means().values()
         return {"noise": tf.where(self.closed.value, tf.zeros((), mean.dtype), mean)}
 
+    def drawn_weights(self) -> dict[str, tf.Tensor]:
+        """One draw of the factors, 0 where a gate is pruned or closed."""
+        (factor,) = super().drawn_weights().values()
+        return {"noise": tf.where(self.closed.value, tf.zeros_like(factor), factor)}
+
     def deterministic_layer(self) -> keras.layers.Layer:
         """The Keras layer that multiplies by the expected factors."""
         factors = self.posterior_means()["noise"].numpy()

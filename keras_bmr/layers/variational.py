@@ -195,11 +195,7 @@ class Variational(WeightsWithPosteriors):
     def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Calls the Keras parent with drawn weights, or with their means."""
         if self.draws_weights(training):
-            seeds = self.next_seeds(len(self._random))
-            values = {
-                name: self._posterior_family.sample(self.scaled_draw(name, seed), seed)
-                for name, seed in zip(self._random, seeds, strict=True)
-            }
+            values = self.drawn_weights()
         else:
             values = self.posterior_means()
         replaced = {id(self._random[name].location): v for name, v in values.items()}
@@ -210,6 +206,14 @@ class Variational(WeightsWithPosteriors):
     def draws_weights(self, training: bool | None) -> bool:
         """Whether a call draws weights rather than taking their means."""
         return bool(training) or is_sampling()
+
+    def drawn_weights(self) -> dict[str, tf.Tensor]:
+        """One draw of the random weights by name, as a call takes it."""
+        seeds = self.next_seeds(len(self._random))
+        return {
+            name: self._posterior_family.sample(self.scaled_draw(name, seed), seed)
+            for name, seed in zip(self._random, seeds, strict=True)
+        }
 
     def next_seeds(self, count: int) -> list[tf.Tensor]:
         """Independent seeds for one call of the layer."""

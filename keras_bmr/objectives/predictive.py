@@ -151,7 +151,7 @@ def _draws_by_chunk(
     require_variational_layers(model)
     spec, chunks, num_chunks = input_chunks(x, batch_size)
     draw = _compiled_draw(model, spec, from_logits)
-    seeds = np.random.default_rng(seed).integers(2**63 - 1, size=num_samples)
+    seeds = sample_seeds(seed, num_samples)
     target = None if num_chunks is None else num_chunks * num_samples
     progress = keras.utils.Progbar(target, verbose=_verbosity(verbose))
 
@@ -171,6 +171,19 @@ def _draws_by_chunk(
     if target is None:
         progress.target = num_seen * num_samples
         progress.update(progress.target)
+
+
+def sample_seeds(seed: int, num_samples: int) -> np.ndarray:
+    """The seeds of the draws that `predictive` makes.
+
+    Args:
+        seed: Its seed.
+        num_samples: Number of draws.
+
+    Returns:
+        Integers, each for a `keras_bmr.posteriors.sampling` scope of its own.
+    """
+    return np.random.default_rng(seed).integers(2**63 - 1, size=num_samples)
 
 
 def _check_outputs(model: keras.Model, outputs: np.ndarray) -> None:

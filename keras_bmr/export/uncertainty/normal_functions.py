@@ -4,16 +4,17 @@ import math
 
 import tensorflow as tf
 
-# Of x and x^3 in the logit of the distribution function: a minimax fit, whose error is
-# 1.4e-4 at most. Both are positive, so that x may be of any size.
-_LOGIT = (1.59760164, 0.0705649)
+# Of x, x^3, ..., x^9 in the logit of the distribution function: a minimax fit on
+# [0, 7], found by least squares with weights renewed until the error was level, 1.5e-6.
+# The last one is positive, so that x may be of any size.
+_LOGIT = (1.59573943, 0.0727845527, -0.000175639656, -0.0000733898085, 0.00000285019673)
 # Added to variances: its root is far below what a mean of order one resolves.
 _TINY = 1e-12
 _LOG_DENSITY_AT_ZERO = -0.5 * math.log(2 * math.pi)
 
 
 def distribution_function(x: tf.Tensor, square: tf.Tensor) -> tf.Tensor:
-    """Probability that a standard normal number is at most x, within 1.4e-4.
+    """Probability that a standard normal number is at most x, within 2e-6.
 
     TFLite has no error function, and every operation counts. The logit of the
     distribution function is close to an odd polynomial.
@@ -28,9 +29,12 @@ def distribution_function(x: tf.Tensor, square: tf.Tensor) -> tf.Tensor:
     References:
         Bowling, Khasawneh, Kaewkuekool and Cho, A logistic approximation to the
         cumulative normal distribution, Journal of Industrial Engineering and
-        Management 2 (2009), equation 10.
+        Management 2 (2009), equation 10 (with two terms, within 1.4e-4).
     """
-    return tf.sigmoid((_LOGIT[1] * square + _LOGIT[0]) * x)
+    polynomial = _LOGIT[-1]
+    for coefficient in reversed(_LOGIT[:-1]):
+        polynomial = polynomial * square + coefficient
+    return tf.sigmoid(polynomial * x)
 
 
 def density(square: tf.Tensor) -> tf.Tensor:

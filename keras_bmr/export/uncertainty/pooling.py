@@ -1,5 +1,7 @@
 """Moments of pooling, whose windows see the same weights in all their positions."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -9,6 +11,8 @@ from keras_bmr.export.uncertainty.registry import register_moment_rule
 from keras_bmr.export.uncertainty.weight_moments import WeightMoments
 
 layers = keras.layers
+# Of two positions of the same channel, for averages.
+_CORRELATION = 0.5
 
 
 @register_moment_rule(
@@ -71,10 +75,13 @@ def _has_windows(layer: keras.layers.Layer) -> bool:
 def average_pooling(
     layer: keras.layers.Layer, weights: WeightMoments, x: Moments
 ) -> Moments:
-    """The mean of numbers that go up and down together.
+    """The mean of numbers of which any two have the correlation 1/2.
 
-    As for `max_pooling`: the standard deviation of an average is the average of the
-    standard deviations.
+    Positions share the weights of the convolution before, but see other inputs. With
+    correlation c the variance of their mean is c times the square of the average
+    deviation, as if they went up and down together, plus 1 - c times the average
+    variance over their number, as if they were uncorrelated. Half way between was
+    closest to samples, see the page on uncertainty on the device.
 
     Args:
         layer: The layer.
@@ -84,4 +91,11 @@ def average_pooling(
     Returns:
         Moments of its output.
     """
-    return Moments(layer(x.mean), tf.square(layer(tf.sqrt(x.variance))))
+    sizes = getattr(layer, "pool_size", None)
+    if sizes is None:
+        channels_first = layer.data_format == "channels_first"
+        sizes = x.mean.shape[2:] if channels_first else x.mean.shape[1:-1]
+    together = tf.square(layer(tf.sqrt(x.variance)))
+    apart = layer(x.variance) / math.prod(sizes)
+    variance = _CORRELATION * together + (1 - _CORRELATION) * apart
+    return Moments(layer(x.mean), variance)

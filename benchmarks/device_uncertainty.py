@@ -1,0 +1,212 @@
+"""Uncertainty on the device: a Bayesian LeNet-5 on MNIST, its files and their latency.
+
+A network is trained once per size and kept in `--output-dir`. Then negative log
+likelihood and accuracy on the complete test set of: the posterior means, 100 and 1000
+draws of the weights, the file with moments and the files with ensembles, as LiteRT runs
+them. `--latency` times the files in turns on one thread; it needs an idle machine and
+no data. Rows go to `--results` as they come, and what is there is not computed again.
+
+    python benchmarks/device_uncertainty.py --data mnist.npz
+    python benchmarks/device_uncertainty.py --latency
+"""
+
+import argparse
+import json
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_bmr
+from keras_bmr.callbacks import KLAnnealing
+from keras_bmr.export import export_tflite, latency, measure_latency
+from keras_bmr.objectives import negative_log_likelihood, predictive_moments
+
+WIDTHS = {"lenet_5_6_16_120_84": (6, 16, 120, 84), "lenet_5_20_50_500": (20, 50, 500)}
+FILES = {
+    "means": {},
+    "moments": {"uncertainty": "moments"},
+    "moments, float16": {"uncertainty": "moments", "quantize": "float16"},
+    "ensemble of 4": {"uncertainty": "ensemble", "num_samples": 4},
+    "ensemble of 8": {"uncertainty": "ensemble", "num_samples": 8},
+    "ensemble of 16": {"uncertainty": "ensemble", "num_samples": 16},
+}
+
+
+def build(name: str) -> keras.Model:
+    """The ordinary network, with logits as output."""
+    layers = keras.layers
+    first, second, *hidden = WIDTHS[name]
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(first, 5, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(second, 5, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            *[layers.Dense(units, activation="relu") for units in hidden],
+            layers.Dense(10),
+        ],
+        name=name,
+    )
+
+
+def load_data(path: pathlib.Path):
+    """Images in [0, 1] with a channel axis and labels, for training and testing."""
+    with np.load(path) as file:
+        return tuple(
+            (file[f"x_{part}"].astype("float32")[..., None] / 255, file[f"y_{part}"])
+            for part in ("train", "test")
+        )
+
+
+def trained(name: str, data, epochs: int, folder: pathlib.Path) -> keras.Model:
+    """The Bayesian network: two epochs of plain training, then of the posterior."""
+    path = folder / f"{name}.keras"
+    if path.exists():
+        return keras.models.load_model(path, compile=False)
+    keras.utils.set_random_seed(0)
+
+    def fit(model, num_epochs, callbacks=()):
+        model.compile(
+            keras.optimizers.Adam(1e-3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
+        options = {"batch_size": 128, "epochs": num_epochs, "verbose": 2}
+        model.fit(*data, callbacks=list(callbacks), **options)
+        return model
+
+    network = fit(build(name), 2)
+    schedule = keras.callbacks.LearningRateScheduler(
+        lambda epoch: 1e-3 * min(1.0, 2 * (epochs - epoch) / epochs)
+    )
+    model = keras_bmr.to_variational(network, num_examples=len(data[0]))
+    fit(model, epochs, [KLAnnealing(epochs=max(1, epochs // 3)), schedule])
+    temporary = path.with_name(f"writing_{path.name}")
+    model.save(temporary)
+    temporary.replace(path)
+    return model
+
+
+def run_file(path: str, x: np.ndarray) -> list[np.ndarray]:
+    """The outputs of a file, image by image."""
+    interpreter = latency.load(path)
+    entry = interpreter.get_input_details()[0]["index"]
+    outputs = [detail["index"] for detail in interpreter.get_output_details()]
+    rows = []
+    for image in x:
+        interpreter.set_tensor(entry, image[None])
+        interpreter.invoke()
+        rows.append([interpreter.get_tensor(index) for index in outputs])
+    return [np.concatenate(output) for output in zip(*rows, strict=True)]
+
+
+def scores(probabilities: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Negative log likelihood and error."""
+    return {
+        "nll": negative_log_likelihood(probabilities, y),
+        "error_percent": 100 * float(np.mean(probabilities.argmax(-1) != y)),
+    }
+
+
+def quality(model: keras.Model, x, y, num_draws) -> dict:
+    """Rows of one network: draws, and files as LiteRT runs them."""
+    rows, reference = {}, None
+    for seed, number in num_draws:
+        mean, variance = predictive_moments(
+            model, x, num_samples=number, seed=seed, from_logits=True, verbose=0
+        )
+        rows[f"{number} draws, seed {seed}"] = scores(mean, y)
+        reference = np.sqrt(variance)
+    with tempfile.TemporaryDirectory() as folder:
+        for label, options in FILES.items():
+            if options:
+                options = {**options, "from_logits": True}
+            report = export_tflite(
+                model, f"{folder}/model.tflite", validation_data=x[:500], **options
+            )
+            outputs = run_file(report.path, x)
+            if options:
+                deviation = np.sqrt(outputs[1])
+                extra = {
+                    "deviation_over_that_of_draws": float(
+                        deviation.mean() / reference.mean()
+                    ),
+                    "correlation_of_deviations": float(
+                        np.corrcoef(deviation.ravel(), reference.ravel())[0, 1]
+                    ),
+                }
+                rows[label] = {**scores(outputs[0], y), **extra}
+            else:
+                probabilities = np.asarray(tf.nn.softmax(outputs[0]))
+                rows[label] = scores(probabilities, y)
+            rows[label]["bytes"] = report.bytes
+    return rows
+
+
+def times(model: keras.Model, rounds: int) -> dict:
+    """Microseconds of each file and multiples of the file of the means."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number, options in enumerate(FILES.values()):
+            if options:
+                options = {**options, "from_logits": True}
+            paths.append(f"{folder}/{number}.tflite")
+            export_tflite(model, paths[-1], **options)
+        seconds = np.array([measure_latency(paths) for _ in range(rounds)])
+    ratios = np.median(seconds / seconds[:, :1], axis=0)
+    return {
+        label: {"microseconds": 1e6 * float(median), "times_the_means": float(ratio)}
+        for label, median, ratio in zip(
+            FILES, np.median(seconds, axis=0), ratios, strict=True
+        )
+    }
+
+
+def main() -> None:
+    """Runs what is missing and prints all rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=pathlib.Path, help="an .npz file with MNIST")
+    add("--networks", nargs="+", choices=list(WIDTHS), default=[next(iter(WIDTHS))])
+    add("--epochs", type=int, default=9, help="of the posterior")
+    add("--latency", action="store_true", help="time the files instead")
+    add("--rounds", type=int, default=5, help="of timing")
+    folder = pathlib.Path("build/device_uncertainty")
+    add("--output-dir", type=pathlib.Path, default=folder)
+    results = pathlib.Path("benchmarks/results/device_uncertainty.json")
+    add("--results", type=pathlib.Path, default=results)
+    arguments = parser.parse_args()
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    if arguments.results.exists():
+        rows = json.loads(arguments.results.read_text())
+    for name in arguments.networks:
+        key = f"{name} {'latency' if arguments.latency else 'quality'}"
+        if key not in rows:
+            if arguments.latency:
+                # Untrained weights take as long.
+                keras.utils.set_random_seed(0)
+                model = keras_bmr.to_variational(build(name), num_examples=60000)
+                rows[key] = times(model, arguments.rounds)
+            else:
+                train, test = load_data(arguments.data)
+                model = trained(name, train, arguments.epochs, arguments.output_dir)
+                rows[key] = quality(model, *test, [(0, 100), (1, 100), (2, 1000)])
+            temporary = arguments.results.with_suffix(".tmp")
+            temporary.write_text(json.dumps(rows, indent=1) + "\n")
+            temporary.replace(arguments.results)
+        for label, row in rows[key].items():
+            numbers = ", ".join(f"{k} {v:.5g}" for k, v in row.items())
+            print(f"{key}: {label}: {numbers}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
