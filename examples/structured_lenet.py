@@ -4,8 +4,8 @@ A network is trained, its weights get posteriors, and channels are pruned in rou
 those with the least log evidence, of all weights that make or read them, for what they
 cost in multiply-accumulates or parameters (`--method weights`). Or noise gates behind
 its layers say which channels the data do not need (`--method gates`).
-`shrink` removes the channels; the small network is fine-tuned, and that of its means
-exported and compared with the one before.
+`shrink` removes the channels; the small network of the means is fine-tuned, exported
+and compared with the one before.
 
 Without `--data mnist.npz` (arrays x_train, y_train, x_test, y_test) it runs on the 8x8
 digits of scikit-learn with a smaller network. Models, pictures and one line of JSON
@@ -265,19 +265,19 @@ def run(seed: int, train, test, arguments) -> dict:
 
     def fine_tune():
         keras.utils.set_random_seed(seed)
-        # Posteriors are kept as long as there is training: they regularise.
-        epochs, rate = arguments.fine_tuning_epochs, arguments.fine_tuning_rate
-        fit(reduced, train, epochs, arguments, learning_rate=rate)
+        small = keras.models.clone_model(reduced)
+        small.set_weights(reduced.get_weights())
         if keras_bmr.layers.variational_layers(reduced):
-            return keras_bmr.to_deterministic(reduced)
-        return reduced
+            small = keras_bmr.to_deterministic(reduced)
+        epochs, rate = arguments.fine_tuning_epochs, arguments.fine_tuning_rate
+        fit(small, train, epochs, arguments, learning_rate=rate)
+        return small
 
     # All methods start from the same network.
     network = kept(folder / f"{data}_network.keras", train_network)
     keras.utils.set_random_seed(seed)
     reduce = reduce_weights if arguments.method == "weights" else reduce_gates
     reduced = reduce(network, train, arguments, data)
-    error_percent_reduced = error_percent(reduced, *test)
     small = kept(folder / f"{name}_small.keras", fine_tune)
 
     comparison = compare_cost(network, small, (None, "int8"), train[0][:500])
@@ -288,7 +288,7 @@ def run(seed: int, train, test, arguments) -> dict:
         "run": name,
         "widths": widths(small),
         "error_percent_before": error_percent(network, *test),
-        "error_percent_reduced": error_percent_reduced,
+        "error_percent_reduced": error_percent(reduced, *test),
         "error_percent": error_percent(small, *test),
         "parameters": comparison.after.num_parameters,
         "multiply_accumulates": comparison.after.num_multiply_accumulates,
