@@ -41,7 +41,7 @@ LOGITS = "logits"
 SCALE = 0.05
 # Bayes factors: the prior of training and pruning, and what may be lost in nats per
 # training example.
-PRIOR_SCALE, TOLERANCE = 0.3, 0.005
+PRIOR_SCALE, TOLERANCE = 0.3, 0.03
 # What methods for ordinary networks are asked for, which do not choose by themselves.
 SPARSITY = 0.95
 
