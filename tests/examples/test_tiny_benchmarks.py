@@ -41,7 +41,7 @@ def test_words_are_the_same_for_every_seed(tiny):
 
 def test_whole_path(tiny, tmp_path):
     table = tiny.main(
-        f"--examples 640 --epochs 10 --output-dir {tmp_path} --tasks anomalies".split()
+        f"--examples 640 --epochs 20 --output-dir {tmp_path} --tasks anomalies".split()
     )["anomalies"]
     whole, small = table["whole"], table["small"]
     assert small["parameters"] < 0.7 * whole["parameters"]
