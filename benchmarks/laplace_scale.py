@@ -78,11 +78,12 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--networks", nargs="+", default=["transformer", "resnet"])
+    parser.add_argument("--structures", nargs="+", default=["diagonal", "kronecker"])
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     for name in options.networks:
         curvature = "ggn_mc" if name == "resnet" else "ggn"
-        for structure in ("diagonal", "kronecker"):
+        for structure in options.structures:
             arguments = (name, curvature, structure, options.examples)
             process = context.Process(target=run, args=(*arguments, options.batch_size))
             process.start()
