@@ -150,7 +150,8 @@ def train(arguments: argparse.Namespace, results: dict) -> None:
                 "sparse_gzip_bytes": files[1].gzip_bytes,
                 "encodings": {
                     layer.name: f"{layer.operator}, {layer.encoding}"
-                    for layer in files[1].layout.layers
+                    # Of a layer's constants the kernel comes first.
+                    for layer in reversed(files[1].layout.layers)
                 },
                 "largest_difference": files[1].max_difference,
                 "seconds": round(time.perf_counter() - start),
