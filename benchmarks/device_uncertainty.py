@@ -113,36 +113,39 @@ def scores(probabilities: np.ndarray, y: np.ndarray) -> dict[str, float]:
     }
 
 
-def quality(model: keras.Model, x, y, num_draws: int) -> dict:
-    """Rows of one network: draws, and files as LiteRT runs them."""
-    mean, variance = predictive_moments(
-        model, x, num_samples=num_draws, seed=0, from_logits=True, verbose=0
-    )
-    rows, reference = {f"{num_draws} draws": scores(mean, y)}, np.sqrt(variance)
-    with tempfile.TemporaryDirectory() as folder:
-        for label, options in FILES.items():
-            if options:
-                options = {**options, "from_logits": True}
+def quality(model: keras.Model, x, y, num_draws: int, folder, known):
+    """Yields label and row of draws, and of files as LiteRT runs them."""
+    path = folder / f"{model.name}_{num_draws}_draws.npz"
+    if not path.exists():
+        mean, variance = predictive_moments(
+            model, x, num_samples=num_draws, seed=0, from_logits=True, verbose=0
+        )
+        np.savez(path, mean=mean, variance=variance)
+    with np.load(path) as draws:
+        reference = np.sqrt(draws["variance"])
+        yield f"{num_draws} draws", scores(draws["mean"], y)
+    for label, options in FILES.items():
+        if label in known:
+            continue
+        if options:
+            options = {**options, "from_logits": True}
+        with tempfile.TemporaryDirectory() as temporary:
             report = export_tflite(
-                model, f"{folder}/model.tflite", validation_data=x[:500], **options
+                model, f"{temporary}/model.tflite", validation_data=x[:500], **options
             )
             outputs = run_file(report.path, x)
-            if options:
-                deviation = np.sqrt(outputs[1])
-                extra = {
-                    "deviation_over_that_of_draws": float(
-                        deviation.mean() / reference.mean()
-                    ),
-                    "correlation_of_deviations": float(
-                        np.corrcoef(deviation.ravel(), reference.ravel())[0, 1]
-                    ),
-                }
-                rows[label] = {**scores(outputs[0], y), **extra}
-            else:
-                probabilities = np.asarray(tf.nn.softmax(outputs[0]))
-                rows[label] = scores(probabilities, y)
-            rows[label]["bytes"] = report.bytes
-    return rows
+        if options:
+            deviation = np.sqrt(outputs[1])
+            row = scores(outputs[0], y)
+            row["deviation_over_that_of_draws"] = float(
+                deviation.mean() / reference.mean()
+            )
+            row["correlation_of_deviations"] = float(
+                np.corrcoef(deviation.ravel(), reference.ravel())[0, 1]
+            )
+        else:
+            row = scores(np.asarray(tf.nn.softmax(outputs[0])), y)
+        yield label, {**row, "bytes": report.bytes}
 
 
 def times(model: keras.Model, rounds: int) -> dict:
@@ -188,22 +191,30 @@ def main() -> None:
         rows = json.loads(arguments.results.read_text())
     for name in arguments.networks:
         key = f"{name} {'latency' if arguments.latency else 'quality'}"
-        if key not in rows:
-            if arguments.latency:
-                # Untrained weights take as long.
-                keras.utils.set_random_seed(0)
-                model = keras_bmr.to_variational(build(name), num_examples=60000)
-                rows[key] = times(model, arguments.rounds)
-            else:
-                train, test = load_data(arguments.data)
-                model = trained(name, train, arguments.epochs, arguments.output_dir)
-                rows[key] = quality(model, *test, arguments.draws)
-            temporary = arguments.results.with_suffix(".tmp")
-            temporary.write_text(json.dumps(rows, indent=1) + "\n")
-            temporary.replace(arguments.results)
-        for label, row in rows[key].items():
+        known = rows.setdefault(key, {})
+        if len(known) < len(FILES) + (not arguments.latency):
+            for label, row in measured(name, arguments, known):
+                known[label] = row
+                temporary = arguments.results.with_suffix(".tmp")
+                temporary.write_text(json.dumps(rows, indent=1) + "\n")
+                temporary.replace(arguments.results)
+        for label, row in known.items():
             numbers = ", ".join(f"{k} {v:.5g}" for k, v in row.items())
             print(f"{key}: {label}: {numbers}", flush=True)
+
+
+def measured(name: str, arguments, known):
+    """Yields label and row of what is asked for."""
+    if arguments.latency:
+        # Untrained weights take as long.
+        keras.utils.set_random_seed(0)
+        model = keras_bmr.to_variational(build(name), num_examples=60000)
+        yield from times(model, arguments.rounds).items()
+        return
+    train, test = load_data(arguments.data)
+    folder = arguments.output_dir
+    model = trained(name, train, arguments.epochs, folder)
+    yield from quality(model, *test, arguments.draws, folder, known)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ def lenet(bayesian):
         layers.Flatten(),
         layers.Dense(18, activation="relu"),
         layers.Dense(3),
-        bayesian_bias=True,
         scale=0.05,
     )
 
@@ -73,6 +72,7 @@ def test_files_are_what_keras_says(lenet, normal, tmp_path, uncertainty, from_lo
 
 def test_batches_and_modes(lenet, normal, tmp_path):
     x = normal(32, 8, 8, 1)
+    x[:, :4] = 0  # Nothing varies there, and float16 knows no tiny numbers.
     expected = propagate_moments(lenet, x, from_logits=True)
     for quantize, batch_size, tolerance in (
         (None, 4, 1e-4),
