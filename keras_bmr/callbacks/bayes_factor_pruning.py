@@ -164,7 +164,7 @@ class BayesFactorPruning(keras.callbacks.Callback):
         logs["log_bayes_factor"] = log_bayes_factor
         logs["accepted"] = float(accepted)
         num_kept = sum(np.count_nonzero(mask) for mask in alive)
-        logs["sparsity"] = 1 - num_kept / sum(mask.size for mask in alive)
+        logs["sparsity"] = float(1 - num_kept / sum(mask.size for mask in alive))
 
     def _candidate(self, alive: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """What the next candidate keeps, or None once the target is reached."""
