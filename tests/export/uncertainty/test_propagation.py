@@ -188,15 +188,14 @@ def test_unknown_layers_are_named_and_can_be_registered(bayesian, normal, monkey
         register_moment_rule(Cube)(cube)
 
 
-def own(x):
-    return x
-
-
 @pytest.mark.parametrize(
     ("stack", "match"),
     [
         ([layers.Dense(3), layers.GroupNormalization(1, name="norm")], "'norm'"),
-        ([layers.Dense(3, activation=own, name="own")], "activation `own` .* 'own'"),
+        (
+            [layers.Dense(3, activation="sparsemax", name="own")],
+            "`sparsemax` of",
+        ),
         (
             [layers.Reshape((2, 2)), layers.SimpleRNN(3, name="rnn")],
             "'rnn' of class Sim",
