@@ -456,10 +456,10 @@ def print_table(rows: dict[str, dict]) -> None:
                 continue
             values = {key: [row[key] for row in found] for key in found[0]}
             mean = {key: np.mean(value) for key, value in values.items()}
-            deviation = np.std(values["error_percent"])
+            spread = f" ± {np.std(values['error_percent']):.2f}" * (len(found) > 1)
             print(
-                f"| {title} | {len(found)} | {mean['error_percent']:.2f} ± "
-                f"{deviation:.2f} | {mean['ece']:.4f} | {mean['nll']:.4f} | "
+                f"| {title} | {len(found)} | {mean['error_percent']:.2f}{spread} | "
+                f"{mean['ece']:.4f} | {mean['nll']:.4f} | "
                 f"{mean['kept_percent']:.2f} | {mean['cpu_seconds']:.0f} + "
                 f"{mean['compilation_cpu_seconds']:.0f} |"
             )
