@@ -22,13 +22,14 @@ def network():
         layers.DepthwiseConv2D(3, name="depthwise"),
         layers.Conv2DTranspose(6, 2, name="transposed"),
         layers.SeparableConv2D(4, 3, name="separable"),
-        layers.Reshape((3, 12)),
+        layers.Reshape((3, 12), name="rows"),
         layers.Conv1D(8, 2, name="conv1d"),
-        layers.Flatten(),
+        layers.Flatten(name="flatten"),
         layers.Dense(12, activation="relu", name="dense"),
         layers.Dense(5, name="head"),
     ]
-    model = keras.Sequential(stack)
+    # Names are in the file; those that Keras counts up would change its size.
+    model = keras.Sequential(stack, name="network")
     rng = np.random.default_rng(0)
     model.get_layer("normalization").set_weights(
         [

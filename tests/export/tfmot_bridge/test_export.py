@@ -139,7 +139,7 @@ def test_ranges_start_at_those_of_the_data(model, digits):
     for old, new in zip(before, aware.trainable_weights, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
     np.testing.assert_allclose(
-        bounds["batch_normalization/moving_mean:0"],
+        bounds[f"{model.layers[1].name}/moving_mean:0"],
         model.layers[1].moving_mean.numpy(),
     )
     agreement = aware.predict(x, verbose=0).argmax(-1) == outputs[1].argmax(-1)
