@@ -15,6 +15,7 @@ from keras_bmr.layers.cloning import (
     within,
 )
 from keras_bmr.layers.noise_gates import add_noise_gates
+from keras_bmr.layers.pruned_weights import prune_weight
 from keras_bmr.layers.registry import variational_class
 from keras_bmr.layers.traversal import (
     layers_named,
@@ -129,7 +130,8 @@ def to_deterministic(model: keras.Model) -> keras.Model:
         model: A built Sequential or Functional model with Bayesian layers.
 
     Returns:
-        A new, uncompiled model of plain Keras layers. Pruned weights are 0.
+        A new, uncompiled model of plain Keras layers. Pruned weights are 0 and stay so
+        when it is trained, see `keras_bmr.pruning.prune_weight`.
 
     Raises:
         ValueError: If the model has no Bayesian layer, is subclassed, or has NaN or
@@ -151,7 +153,14 @@ def to_deterministic(model: keras.Model) -> keras.Model:
             return copy_layer(layer)
         return layer.deterministic_layer()
 
-    return clone_with(model, convert)
+    network = clone_with(model, convert)
+    for source, target in zip(within(model), within(network), strict=True):
+        if isinstance(source, Variational):
+            for name in source.location_variables(target):
+                kept = source.mask(name).numpy()
+                if not kept.all():
+                    prune_weight(target, name, kept)
+    return network
 
 
 def copy_model(model: keras.Model) -> keras.Model:

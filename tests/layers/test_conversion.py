@@ -187,6 +187,24 @@ def test_masks_are_respected_on_the_way_back():
     np.testing.assert_allclose(back(x), model(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [sequential, wrapped, tokens])
+def test_what_is_pruned_stays_so_when_the_means_are_trained_on(make):
+    model = keras_bmr.to_variational(make(), num_examples=10)
+    generator = np.random.default_rng(0)
+    for layer in layers.variational_layers(model):
+        for name in layer.random_weight_names:
+            layer.prune(name, generator.uniform(size=layer.mask(name).shape) < 0.5)
+    back = keras_bmr.to_deterministic(model)
+    assert keras_bmr.sparsity(back) == keras_bmr.sparsity(model) > 0.3
+    inputs, before = inputs_of(back), back.get_weights()
+    back.compile(keras.optimizers.Adam(0.1), "mse")
+    targets = [1 + np.asarray(output) for output in outputs_of(back, inputs)]
+    x = inputs if len(inputs) > 1 else inputs[0]
+    back.fit(x, targets, epochs=2, verbose=0)
+    assert any((a != b).any() for a, b in zip(before, back.get_weights(), strict=True))
+    assert keras_bmr.sparsity(back) == keras_bmr.sparsity(model)
+
+
 def test_frozen_layers_stay_as_they_are():
     model = sequential()
     model.get_layer("conv").trainable = False

@@ -27,9 +27,7 @@ from keras_bmr.export.quantization_aware.weights import (
     quantization_aware_class,
 )
 from keras_bmr.layers.cloning import clone_with, copy_layer, copy_state, within
-from keras_bmr.layers.pruned_weights import prune_weight, weight_mask
-from keras_bmr.layers.traversal import variational_layers
-from keras_bmr.layers.variational import Variational
+from keras_bmr.layers.pruned_weights import weight_mask
 from keras_bmr.pruning.channels.calls import Call
 
 _BATCH_SIZE = 128
@@ -96,7 +94,6 @@ def to_quantization_aware(
         "representative_data",
         MIN_REPRESENTATIVE,
     )
-    _carry_masks(model, network)
     aware = _with_quantizers(canonical_form(network), momentum)
     quantizers = [
         layer for layer in aware.layers if isinstance(layer, FakeQuantization)
@@ -164,18 +161,6 @@ def kept_kernels(
         for layer in within(network)
         if operator_of(layer) is not None
     }
-
-
-def _carry_masks(model: keras.Model, network: keras.Model) -> None:
-    """Prunes the means of a Bayesian model where its posteriors are pruned."""
-    if not variational_layers(model):
-        return
-    for source, target in zip(within(model), within(network), strict=True):
-        if isinstance(source, Variational):
-            for name in source.location_variables(target):
-                kept = source.mask(name).numpy()
-                if not np.all(kept):
-                    prune_weight(target, name, kept)
 
 
 def _with_quantizers(network: keras.Model, momentum: float) -> keras.Model:
