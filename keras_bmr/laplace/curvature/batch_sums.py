@@ -74,6 +74,12 @@ def batch_sums(
                 tf.reshape(rows_cotangent, tf.shape(predictors)),
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
+            # Gradients of broadcasting operations forget it where batches vary.
+            tf.nest.map_structure(
+                lambda cotangent, output: cotangent.set_shape(output.shape),
+                cotangents,
+                outputs,
+            )
             return [
                 getattr(ruled.rule, f"{structure}_column")(ruled.layer, own, cotangent)
                 for ruled, own, cotangent in zip(

@@ -144,7 +144,17 @@ def test_attention_projections_are_dense_layers():
     np.testing.assert_array_equal(block.to_matrix(kernel), kernel.reshape(4, 6))
 
 
-def test_normalisation_has_its_whole_curvature(model, data):
+@pytest.mark.parametrize("positions", [None, 6])
+def test_normalisation_has_its_whole_curvature(model, data, positions):
+    if positions is not None:
+        # A residual transformer block in small, with a mean over positions.
+        inputs = keras.Input((positions,), dtype="int32")
+        x = L.Embedding(5, 4)(inputs)
+        x = x + L.Dense(4)(L.LayerNormalization()(x))
+        x = L.GlobalAveragePooling1D()(x)
+        model = keras.Model(inputs, L.Dense(3)(x))
+        tokens = np.random.default_rng(0).integers(0, 5, (24, positions))
+        data = tokens.astype("int32"), data[1]
     kronecker = fit_curvature(model, CROSS_ENTROPY, data)
     diagonal = fit_curvature(model, CROSS_ENTROPY, data, structure="diagonal")
     pairs = zip(kronecker.blocks, diagonal.blocks, strict=True)
