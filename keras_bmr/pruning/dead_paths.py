@@ -12,8 +12,9 @@ from keras_bmr.pruning.channels.calls import has_graph
 from keras_bmr.pruning.channels.graph import ChannelGraph, TracedCall
 from keras_bmr.pruning.channels.labels import along, channel_axis
 from keras_bmr.pruning.channels.layer_weights import random_weights
+from keras_bmr.pruning.channels.passing_rules import FixedRule
 from keras_bmr.pruning.channels.registry import has_rule, rule_for
-from keras_bmr.pruning.channels.rule import ChannelRule, FixedRule
+from keras_bmr.pruning.channels.rule import ChannelRule
 from keras_bmr.pruning.channels.survivors import Survivors
 
 

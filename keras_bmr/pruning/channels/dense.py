@@ -7,10 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bmr.pruning.channels.along_axis import num_along
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.linear_rule import LinearRule
+from keras_bmr.pruning.channels.passing_rules import FixedRule
 from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import FixedRule, Recorder, num_along
+from keras_bmr.pruning.channels.rule import Recorder
 
 
 @register_channel_rule(keras.layers.Dense)

@@ -13,13 +13,13 @@ from keras.src.ops import numpy as numpy_operations
 from keras_bmr.pruning.channels.activations import is_elementwise, is_homogeneous
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import channel_axis
-from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import (
+from keras_bmr.pruning.channels.passing_rules import (
     ChannelwiseRule,
     ElementwiseRule,
     FixedRule,
-    Recorder,
 )
+from keras_bmr.pruning.channels.registry import register_channel_rule
+from keras_bmr.pruning.channels.rule import Recorder
 
 layers = keras.layers
 

@@ -7,17 +7,12 @@ import keras
 import numpy as np
 
 from keras_bmr.pruning.channels.activations import is_elementwise, is_homogeneous
+from keras_bmr.pruning.channels.along_axis import constants_along, labels_along
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import along, spread
 from keras_bmr.pruning.channels.layer_weights import LayerWeights
-from keras_bmr.pruning.channels.rule import (
-    ChannelRule,
-    Recorder,
-    Weights,
-    constants_along,
-    evaluate,
-    labels_along,
-)
+from keras_bmr.pruning.channels.passing_rules import evaluate
+from keras_bmr.pruning.channels.rule import ChannelRule, Recorder, Weights
 
 
 class LinearRule(ChannelRule):

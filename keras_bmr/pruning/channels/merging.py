@@ -9,8 +9,9 @@ from keras.src.ops import numpy as numpy_operations
 
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import FIXED, channel_axis
+from keras_bmr.pruning.channels.passing_rules import FixedRule
 from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import ChannelRule, FixedRule, Recorder, Weights
+from keras_bmr.pruning.channels.rule import ChannelRule, Recorder, Weights
 
 layers = keras.layers
 

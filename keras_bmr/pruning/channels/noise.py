@@ -5,16 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_bmr.layers import MultiplicativeNoise
+from keras_bmr.pruning.channels.along_axis import constants_along, labels_along
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import spread
+from keras_bmr.pruning.channels.passing_rules import ChannelwiseRule
 from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import (
-    ChannelwiseRule,
-    Recorder,
-    Weights,
-    constants_along,
-    labels_along,
-)
+from keras_bmr.pruning.channels.rule import Recorder, Weights
 
 
 @register_channel_rule(MultiplicativeNoise)

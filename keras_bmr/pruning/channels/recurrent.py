@@ -6,17 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bmr.pruning.channels.along_axis import constants_along, labels_along
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import along, spread
 from keras_bmr.pruning.channels.layer_weights import LayerWeights
 from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import (
-    ChannelRule,
-    Recorder,
-    Weights,
-    constants_along,
-    labels_along,
-)
+from keras_bmr.pruning.channels.rule import ChannelRule, Recorder, Weights
 
 layers = keras.layers
 

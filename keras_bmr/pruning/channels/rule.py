@@ -1,4 +1,4 @@
-"""What a rule says of a layer class, and the rules that need no weights."""
+"""What a rule says of a layer class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from keras_bmr.pruning.channels.calls import Call
-from keras_bmr.pruning.channels.labels import FIXED, along, channel_axis
 from keras_bmr.pruning.channels.layer_weights import LayerWeights
 
 Weights = Callable[[keras.layers.Layer], LayerWeights]
@@ -206,144 +205,3 @@ class ChannelRule:
         """
         del call
         return False
-
-
-class FixedRule(ChannelRule):
-    """All channels that go in and come out must stay."""
-
-    def trace(
-        self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
-    ) -> list[np.ndarray]:
-        """See `ChannelRule.trace`."""
-        for labels in inputs:
-            recorder.fix(labels)
-        return [np.full((1,) * len(shape), FIXED) for shape in call.output_shapes]
-
-
-class ChannelwiseRule(ChannelRule):
-    """Each output channel is made of one input channel by itself.
-
-    A constant stays the same constant: so it is in pooling, or in what moves channels.
-    """
-
-    def trace(
-        self, call: Call, inputs: Sequence[np.ndarray], recorder: Recorder
-    ) -> list[np.ndarray]:
-        """See `ChannelRule.trace`."""
-        (labels,) = inputs[:1]
-        moved = self.move(call, labels)
-        if moved is None:
-            return FixedRule().trace(call, inputs, recorder)
-        return [moved]
-
-    def constants(
-        self, call: Call, inputs: Sequence[np.ndarray], weights: Weights
-    ) -> list[np.ndarray]:
-        """See `ChannelRule.constants`."""
-        moved = self.move(call, inputs[0])
-        if moved is None:
-            return super().constants(call, inputs, weights)
-        return [moved]
-
-    def move(self, call: Call, array: np.ndarray) -> np.ndarray | None:
-        """See `ChannelRule.move`; as it is by default."""
-        del call
-        return array
-
-    def commutes(self, call: Call) -> bool:
-        """See `ChannelRule.commutes`."""
-        del call
-        return True
-
-
-class ElementwiseRule(ChannelwiseRule):
-    """Each number of the output is a function of the same number of the input.
-
-    Constants are found by calling the layer, so that a rule for a layer of one's own
-    needs nothing more than the registration.
-    """
-
-    def constants(
-        self, call: Call, inputs: Sequence[np.ndarray], weights: Weights
-    ) -> list[np.ndarray]:
-        """See `ChannelRule.constants`."""
-        (values,) = super().constants(call, inputs[:1], weights)
-        return [evaluate(call.operation, values)]
-
-    def commutes(self, call: Call) -> bool:
-        """See `ChannelRule.commutes`."""
-        del call
-        return False
-
-
-def evaluate(function: Callable, values: np.ndarray) -> np.ndarray:
-    """Applies an element-wise function to constants.
-
-    Args:
-        function: A layer or function.
-        values: Constants, NaN where there are none.
-
-    Returns:
-        Constants.
-    """
-    known = ~np.isnan(values)
-    if not known.any():
-        return values
-    inputs = keras.ops.convert_to_tensor(np.where(known, values, 0), "float32")
-    outputs = np.asarray(keras.ops.cast(function(inputs), "float32"), "float64")
-    return np.where(known, outputs, np.nan)
-
-
-def labels_along(
-    labels: np.ndarray, axis: int, size: int, recorder: Recorder
-) -> np.ndarray:
-    """The labels of the channels along the axis where a layer looks for them.
-
-    Channels along another axis must stay.
-
-    Args:
-        labels: Labels of a tensor.
-        axis: Axis, counted from 0 or from the end.
-        size: Size of the axis.
-        recorder: Takes what must stay.
-
-    Returns:
-        Integer array of shape (size,).
-    """
-    found = along(labels, axis, size)
-    if found is None:
-        recorder.fix(labels)
-        return np.full(size, FIXED)
-    return found
-
-
-def constants_along(constants: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """Constants of the channels along an axis.
-
-    Args:
-        constants: Constants of a tensor.
-        axis: Axis, counted from 0 or from the end.
-        size: Size of the axis.
-
-    Returns:
-        Array of shape (size,), NaN where there is none.
-    """
-    found = along(constants, axis, size)
-    return np.full(size, np.nan) if found is None else found
-
-
-def num_along(kept: np.ndarray, axis: int, size: int | None) -> int | None:
-    """The size that an axis shrinks to.
-
-    Args:
-        kept: Which channels of a tensor stay, boolean.
-        axis: Axis, counted from 0 or from the end.
-        size: Size of the axis before.
-
-    Returns:
-        The size after.
-    """
-    varying = channel_axis(kept)
-    if varying is None or varying != axis % kept.ndim:
-        return size
-    return int(np.count_nonzero(kept))

@@ -6,18 +6,16 @@ import keras
 import numpy as np
 
 from keras_bmr.pruning.channels.activations import is_elementwise, is_homogeneous
+from keras_bmr.pruning.channels.along_axis import constants_along, labels_along
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import channel_axis, spread
-from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import (
+from keras_bmr.pruning.channels.passing_rules import (
     ChannelwiseRule,
     FixedRule,
-    Recorder,
-    Weights,
-    constants_along,
     evaluate,
-    labels_along,
 )
+from keras_bmr.pruning.channels.registry import register_channel_rule
+from keras_bmr.pruning.channels.rule import Recorder, Weights
 
 layers = keras.layers
 

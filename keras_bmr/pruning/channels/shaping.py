@@ -7,15 +7,12 @@ import keras
 import numpy as np
 from keras.src.ops import numpy as numpy_operations
 
+from keras_bmr.pruning.channels.along_axis import num_along
 from keras_bmr.pruning.channels.calls import Call
 from keras_bmr.pruning.channels.labels import channel_axis, compress
+from keras_bmr.pruning.channels.passing_rules import ChannelwiseRule, FixedRule
 from keras_bmr.pruning.channels.registry import register_channel_rule
-from keras_bmr.pruning.channels.rule import (
-    ChannelwiseRule,
-    FixedRule,
-    Recorder,
-    num_along,
-)
+from keras_bmr.pruning.channels.rule import Recorder
 
 layers = keras.layers
 

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_bmr.pruning.channels.calls import Call
+from keras_bmr.pruning.channels.passing_rules import FixedRule
 from keras_bmr.pruning.channels.registry import register_channel_rule, rule_for
-from keras_bmr.pruning.channels.rule import ChannelRule, FixedRule, Recorder, Weights
+from keras_bmr.pruning.channels.rule import ChannelRule, Recorder, Weights
 
 
 @register_channel_rule(keras.layers.TimeDistributed)
