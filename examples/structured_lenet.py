@@ -4,8 +4,9 @@ A network is trained, its weights get posteriors, and channels are pruned in rou
 those with the least log evidence, of all weights that make or read them, for what they
 cost in multiply-accumulates or parameters (`--method weights`). Or noise gates behind
 its layers say which channels the data do not need (`--method gates`).
-`shrink` removes the channels; the small network of the means is fine-tuned, exported
-and compared with the one before.
+`shrink` removes the channels; the small network of the means is fine-tuned, with soft
+targets from the network before (distillation, arXiv 1503.02531), exported and compared
+with it.
 
 Without `--data mnist.npz` (arrays x_train, y_train, x_test, y_test) it runs on the 8x8
 digits of scikit-learn with a smaller network. Models, pictures and one line of JSON
@@ -75,11 +76,11 @@ def build(size: int) -> keras.Model:
 def fit(model, data, epochs, arguments, callbacks=(), learning_rate=None):
     """Trains with Adam; the learning rate falls to zero over the last third."""
     rate = learning_rate or arguments.learning_rate
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if data[1].ndim == 2:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(
-        keras.optimizers.Adam(rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
+        keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False
     )
 
     def schedule(epoch: int) -> float:
@@ -233,6 +234,16 @@ def kept(path: pathlib.Path, compute) -> keras.Model:
     return keras.models.load_model(path, compile=False)
 
 
+def soft_targets(network: keras.Model, x, y) -> np.ndarray:
+    """Probabilities that tell which wrong classes an image is like, too.
+
+    Most of their weight is what the network says at a temperature of 4.
+    """
+    logits = network.predict(x, batch_size=1000, verbose=0)
+    soft = keras.ops.convert_to_numpy(keras.ops.softmax(logits / 4))
+    return 0.3 * np.eye(soft.shape[-1], dtype=soft.dtype)[y] + 0.7 * soft
+
+
 def error_percent(model: keras.Model, x, y) -> float:
     """Share of wrong predictions, in percent."""
     predictions = model.predict(x, batch_size=1000, verbose=0).argmax(-1)
@@ -270,7 +281,8 @@ def run(seed: int, train, test, arguments) -> dict:
         if keras_bmr.layers.variational_layers(reduced):
             small = keras_bmr.to_deterministic(reduced)
         epochs, rate = arguments.fine_tuning_epochs, arguments.fine_tuning_rate
-        fit(small, train, epochs, arguments, learning_rate=rate)
+        soft = train[0], soft_targets(network, *train)
+        fit(small, soft, epochs, arguments, learning_rate=rate)
         return small
 
     # All methods start from the same network.

@@ -88,7 +88,8 @@ class SpikeAndSlab(MeanFieldNormal):
         self, posterior: tfd.Distribution, prior: tfd.Distribution
     ) -> tf.Tensor:
         log_scale = posterior.slab.log_scale
-        signal = 0.5 * tf.square(posterior.loc) * tf.exp(-2 * log_scale)
+        # By the scale, which the prior's update needs as well: exponentials cost most.
+        signal = 0.5 * tf.square(posterior.loc / posterior.scale)
         return prior.logits - tf.math.log(prior.scale) + log_scale + signal
 
     def sample(
