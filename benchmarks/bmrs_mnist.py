@@ -44,8 +44,8 @@ from keras_bmr.pruning.channels import ChannelGraph, widths
 LEARNING_RATES = {"mlp": 8.5e-4, "lenet_5": 1.4e-3}
 # By network, where nothing else is asked for.
 RECIPES = {
-    "mlp": {"kl_factor": 50.0, "fine_tuning_epochs": 16},
-    "lenet_5": {"kl_factor": 400.0, "fine_tuning_epochs": 6},
+    "mlp": {"epochs": 16, "kl_factor": 50.0, "fine_tuning_epochs": 16},
+    "lenet_5": {"epochs": 8, "kl_factor": 400.0, "fine_tuning_epochs": 6},
 }
 METHODS = (
     "none",
@@ -355,7 +355,7 @@ def main() -> None:
     add("--networks", nargs="+", choices=sorted(LEARNING_RATES))
     add("--methods", nargs="+", choices=METHODS + OTHERS, default=METHODS)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--epochs", type=int, default=8, help="before there are gates")
+    add("--epochs", type=int, help="before there are gates, other than the recipe's")
     add("--gate-epochs", type=int, default=6)
     add("--fine-tuning-epochs", type=int, help="other than the recipe's")
     add("--gate-rate", type=float, default=5.0, help="learning rate, in published ones")
