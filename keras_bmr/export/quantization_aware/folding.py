@@ -1,5 +1,7 @@
 """Factors and shifts per channel that become part of a layer's weights."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -23,17 +25,55 @@ def is_affine(layer: keras.Operation) -> bool:
     return type(layer) in _AFFINE
 
 
-def factor_and_shift(
-    layer: keras.layers.Layer, input_shape: tuple[int | None, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """A factor and a shift per channel, outside of training.
+
+    Attributes:
+        factor: Array of shape `(channels,)`, float64.
+        shift: The same; added after the factor.
+        is_cut: Boolean, where the factor is zero for good: by a pruned gate or scale.
+        is_linear: Boolean, where the shift is zero for good.
+    """
+
+    factor: np.ndarray
+    shift: np.ndarray
+    is_cut: np.ndarray
+    is_linear: np.ndarray
+
+    def then(self, following: "Affine") -> "Affine":
+        """This one and another behind it as one."""
+        return Affine(
+            self.factor * following.factor,
+            self.shift * following.factor + following.shift,
+            self.is_cut | following.is_cut,
+            following.is_linear & (self.is_linear | following.is_cut),
+        )
+
+    def prune(self, layer: keras.layers.Layer, kernel_shape: Sequence[int]) -> None:
+        """Prunes what the layer that takes this one up has in channels that are cut.
+
+        Args:
+            layer: A built layer with a kernel, and a bias per channel or none.
+            kernel_shape: Shape to which the channels broadcast in the kernel.
+        """
+        if not self.is_cut.any():
+            return
+        kept = ~self.is_cut.reshape(kernel_shape)
+        prune_weight(
+            layer, "kernel", np.broadcast_to(kept, kernel_variable(layer).shape)
+        )
+        silent = self.is_cut & self.is_linear
+        if silent.any() and layer.bias is not None:
+            prune_weight(layer, "bias", ~silent.reshape(layer.bias.shape))
+
+
+def affine_of(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> Affine:
     """What an affine layer multiplies by and adds outside of training.
 
     Args:
         layer: A built BatchNormalization or a Rescaling layer.
         input_shape: Shape of its input, the batch axis included.
-
-    Returns:
-        Two float64 arrays of shape `(channels,)`.
 
     Raises:
         ValueError: If the channels are not on the last axis.
@@ -44,7 +84,7 @@ def factor_and_shift(
         if any(np.size(v) not in (1, channels) or v.ndim > 1 for v in values):
             raise _not_last(layer)
         factor, shift = (np.broadcast_to(v, (channels,)) for v in values)
-        return factor, shift
+        return Affine(factor, shift, factor == 0, shift == 0)
     if layer.axis not in (-1, len(input_shape) - 1):
         raise _not_last(layer)
     one, zero = np.ones(channels), np.zeros(channels)
@@ -53,7 +93,10 @@ def factor_and_shift(
         for variable, default in ((layer.gamma, one), (layer.beta, zero))
     )
     factor = gamma / np.sqrt(layer.moving_variance.numpy() + float(layer.epsilon))
-    return factor, beta - layer.moving_mean.numpy() * factor
+    is_cut = zero > 0
+    if layer.gamma is not None:
+        is_cut = ~weight_mask(layer, "gamma")
+    return Affine(factor, beta - layer.moving_mean.numpy() * factor, is_cut, zero > 0)
 
 
 def folded_config(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -78,29 +121,30 @@ def folded_config(layer: keras.layers.Layer) -> dict[str, Any]:
 def copy_weights(
     source: keras.layers.Layer,
     target: keras.layers.Layer,
-    factor: np.ndarray | None = None,
-    shift: np.ndarray | None = None,
+    affine: Affine | None = None,
 ) -> None:
     """Copies kernel, bias and mask of a layer to one of the same class.
 
     Args:
         source: A built layer of a class that has a quantisation-aware one.
         target: A built layer.
-        factor: Multiplied to each output channel, shape `(channels,)`, or None.
-        shift: Added after it.
+        affine: What follows each output channel and is taken up, or None.
     """
     kernel = kernel_variable(source).numpy().astype("float64")
     bias = 0.0 if source.bias is None else source.bias.numpy().astype("float64")
-    if factor is not None:
-        axes = quantization_aware_class(type(source)).CHANNEL_AXES
-        kept = {axis % kernel.ndim for axis in axes}
-        shape = [n if axis in kept else 1 for axis, n in enumerate(kernel.shape)]
-        kernel = multiplied(kernel, factor.reshape(shape))
-        bias = bias * factor + shift
+    axes = quantization_aware_class(type(source)).CHANNEL_AXES
+    kept = {axis % kernel.ndim for axis in axes}
+    shape = [n if axis in kept else 1 for axis, n in enumerate(kernel.shape)]
+    if affine is not None:
+        kernel = multiplied(kernel, affine.factor.reshape(shape))
+        bias = bias * affine.factor + affine.shift
     kernel_variable(target).assign(kernel)
     if target.bias is not None:
         target.bias.assign(np.broadcast_to(bias, target.bias.shape))
-    copy_masks(source, target, {"kernel": "kernel", "bias": "bias"}, factor is not None)
+    names = {"kernel": "kernel", "bias": "bias"}
+    copy_masks(source, target, names, affine is not None)
+    if affine is not None:
+        affine.prune(target, shape)
 
 
 def multiplied(kernel: np.ndarray, factor: np.ndarray) -> np.ndarray:
@@ -110,7 +154,8 @@ def multiplied(kernel: np.ndarray, factor: np.ndarray) -> np.ndarray:
         kernel: Array.
         factor: Array that broadcasts to it.
     """
-    return np.where(kernel == 0, 0.0, kernel * factor)
+    # A factor of zero makes -0.0 as well.
+    return np.where(kernel == 0, 0.0, kernel * factor + 0.0)
 
 
 def copy_masks(

@@ -3,8 +3,8 @@
 import keras
 
 from keras_bmr.export.quantization_aware.activation import FakeQuantization
-from keras_bmr.export.quantization_aware.canonical_form import is_fused_activation
 from keras_bmr.export.quantization_aware.rewriting import Graph
+from keras_bmr.export.quantization_aware.substitutes import is_fused_activation
 from keras_bmr.export.quantization_aware.weights import quantization_aware_class
 from keras_bmr.pruning.channels.calls import Call
 

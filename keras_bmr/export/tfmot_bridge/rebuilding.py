@@ -91,7 +91,7 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     ]
     values = dict(zip(graph.inputs, inputs, strict=True))
     made: dict[int, Callable] = {}
-    names: set[str] = set()
+    names = {tensor._keras_history.operation.name for tensor in network.inputs}
     for call in graph.calls:
         key = id(call.operation)
         if key not in made:
