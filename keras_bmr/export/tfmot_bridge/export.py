@@ -17,6 +17,7 @@ from keras_bmr.export.report import ExportReport
 from keras_bmr.export.tfmot_bridge.loading import load_tfmot
 from keras_bmr.export.tfmot_bridge.rebuilding import to_tf_keras
 from keras_bmr.export.tfmot_bridge.training import (
+    MIN_CLUSTERS,
     SCHEMES,
     KeepsPruned,
     fine_tune,
@@ -68,7 +69,8 @@ def export_with_tfmot(
         batch_size: Examples per training step.
         learning_rate: Of Adam.
         num_clusters: Number of different values of the weights of a layer, zero
-            included, for "cluster" and "pcqat".
+            included, for "cluster" and "pcqat"; at least 3. A layer with fewer weights
+            that are not zero has fewer.
         validation_data: Inputs to verify the file with; those of `data` if None.
 
     Returns:
@@ -97,7 +99,7 @@ def export_with_tfmot(
         )
     require_integer("epochs", epochs, at_least=1)
     require_integer("batch_size", batch_size, at_least=1)
-    require_integer("num_clusters", num_clusters, at_least=2)
+    require_integer("num_clusters", num_clusters, at_least=MIN_CLUSTERS)
     require_positive("learning_rate", learning_rate)
     path = check_path(path)
     load_tfmot()

@@ -1,6 +1,7 @@
 """Fine-tuning of a tf_keras network by the schemes of tfmot."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from keras_bmr.export.tfmot_bridge.calibration import calibrate
 from keras_bmr.export.tfmot_bridge.loading import load_tfmot
 
 SCHEMES = ("pqat", "cluster", "pcqat")
+# tfmot needs a positive and a negative one beside zero.
+MIN_CLUSTERS = 3
 _KERNELS = ("kernel:0", "depthwise_kernel:0")
 
 
@@ -71,7 +74,8 @@ def fine_tune(
         network: A model of tf_keras. Clustering changes it.
         scheme: "pqat", "cluster" or "pcqat".
         fit: Compiles and fits a model that tfmot made, with pruned weights kept.
-        num_clusters: Number of different values of the weights of a layer.
+        num_clusters: Largest number of different values of the weights of a layer, at
+            least `MIN_CLUSTERS`.
         examples: One array per input, to start the ranges of activations with.
 
     Returns:
@@ -98,7 +102,9 @@ def fine_tune(
         quantization = combine.Default8BitClusterPreserveQuantizeScheme(
             preserve_sparsity=True
         )
-    with _named_errors(network):
+    with _named_errors(network), warnings.catch_warnings():
+        # Of layers whose weights are all pruned, which need none.
+        warnings.filterwarnings("ignore", "No clustering performed")
         annotated = tfmot.quantization.keras.quantize_annotate_model(network)
         aware = tfmot.quantization.keras.quantize_apply(annotated, quantization)
     calibrate(aware, examples)
@@ -130,12 +136,25 @@ def _clustered(tfmot, network: tf_keras.Model, num_clusters: int) -> tf_keras.Mo
     )
 
     initialization = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
-    return cluster.cluster_weights(
-        network,
-        number_of_clusters=num_clusters,
-        cluster_centroids_init=initialization,
-        preserve_sparsity=True,
-    )
+    kernels = _kernels(network)
+
+    def clustered(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+        limit = num_clusters
+        if layer.name in kernels:
+            kernel = kernels[layer.name].numpy()
+            # Each cluster but that of the zeros starts at a weight of its own.
+            limit = min(num_clusters, np.count_nonzero(kernel) + 1)
+            if limit < MIN_CLUSTERS or kernel.size <= limit:
+                # It has no more values than that, in clusters or not.
+                return layer
+        return cluster.cluster_weights(
+            layer,
+            number_of_clusters=int(limit),
+            cluster_centroids_init=initialization,
+            preserve_sparsity=True,
+        )
+
+    return tf_keras.models.clone_model(network, clone_function=clustered)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from keras_bmr.export.int8_weights import int8_weights
 from keras_bmr.export.tfmot_bridge import export_with_tfmot, to_tf_keras
 from keras_bmr.export.tfmot_bridge.calibration import calibrate
 from keras_bmr.export.tfmot_bridge.loading import load_tfmot
+from keras_bmr.export.tfmot_bridge.training import fine_tune
 from keras_bmr.layers.pruned_weights import weight_mask
 from keras_bmr.pruning import prune_weight
 
@@ -118,6 +119,42 @@ def test_file_keeps_every_zero(scheme, model, digits, tmp_path):
     assert os.listdir(tmp_path) == ["model.tflite"]
 
 
+def test_layers_with_fewer_weights_than_clusters():
+    network = keras.Sequential(
+        [
+            keras.Input((3, 3, 1)),
+            layers.Conv2D(4, 2, name="sixteen"),
+            layers.Conv2D(4, 1, name="few"),
+            layers.Flatten(),
+            layers.Dense(3, name="two"),
+            layers.Dense(3, name="single"),
+            layers.Dense(2, name="empty"),
+        ]
+    )
+    for name, left in (("few", 7), ("two", 2), ("single", 1), ("empty", 0)):
+        keep = np.zeros(network.get_layer(name).kernel.shape, bool)
+        keep.flat[:left] = True
+        prune_weight(network.get_layer(name), "kernel", keep)
+    x = np.random.default_rng(0).normal(size=(20, 3, 3, 1)).astype("float32")
+    # Without training: as many clusters as weights leave every weight where it is.
+    trained = fine_tune(to_tf_keras(network), "cluster", lambda _: None, 16, [x])
+    for layer in network.layers:
+        for expected, weight in zip(
+            layer.get_weights(),
+            trained.get_layer(layer.name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(weight, expected)
+    # tfmot warns of layers without weights, which need no clusters.
+    empty = keras.Sequential(
+        [keras.Input((9,)), layers.Dense(2, bias_initializer="ones", name="empty")]
+    )
+    prune_weight(empty.get_layer("empty"), "kernel", np.zeros((9, 2), bool))
+    inputs = x.reshape(20, 9)
+    aware = fine_tune(to_tf_keras(empty), "pcqat", lambda _: None, 16, [inputs])
+    np.testing.assert_allclose(aware(inputs), np.ones((20, 2)), rtol=0.01)
+
+
 def test_ranges_start_at_those_of_the_data(model, digits):
     tfmot, x = load_tfmot(), digits[0][:200]
     keras_2 = to_tf_keras(model)
@@ -151,7 +188,7 @@ def test_ranges_start_at_those_of_the_data(model, digits):
     [
         ({"scheme": "qat"}, ValueError, "scheme='qat'"),
         ({"epochs": 0}, ValueError, "epochs=0"),
-        ({"num_clusters": 1}, ValueError, "num_clusters=1"),
+        ({"num_clusters": 2}, ValueError, "num_clusters=2"),
         ({"learning_rate": -1.0}, ValueError, "learning_rate=-1.0"),
         ({"data": np.ones((30, 4))}, TypeError, "pair of inputs and targets"),
         ({"data": (np.ones((30, 4)), np.ones(29))}, ValueError, "29 targets"),
