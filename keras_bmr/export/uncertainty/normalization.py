@@ -38,8 +38,8 @@ def layer_normalization(
 ) -> Moments:
     """Centred exactly; divided by the root of the expected square of what is centred.
 
-    The divisor, a mean over many features, counts as certain, and the features as
-    uncorrelated.
+    With `rms_scaling` Keras divides by the same and does not centre. The divisor, a
+    mean over many features, counts as certain, and the features as uncorrelated.
 
     Args:
         layer: The layer.
@@ -65,7 +65,7 @@ def layer_normalization(
         x.mean.shape[axis] if axis in {a % len(x.mean.shape) for a in axes} else 1
         for axis in range(len(x.mean.shape))
     ]
-    normal = Moments(centred, variance)
+    normal = x if layer.rms_scaling else Moments(centred, variance)
     return _scaled_and_shifted(normal, factor, 0.0, weights, shape)
 
 

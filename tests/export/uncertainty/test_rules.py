@@ -235,11 +235,13 @@ def test_batch_normalization_with_random_scales_and_shifts():
     assert_close(moments, gamma * centred + beta, 0.02)
 
 
-def test_layer_normalization():
-    layer = layers.LayerNormalization()
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
+@pytest.mark.parametrize("rms_scaling", [False, True])
+def test_layer_normalization(rms_scaling):
+    layer = layers.LayerNormalization(rms_scaling=rms_scaling)
     x = random_moments(1, 64, deviation=0.3)
     layer(x.mean)
-    layer.set_weights([rng().uniform(0.5, 1.5, 64) for _ in range(2)])
+    layer.set_weights([rng().uniform(0.5, 1.5, 64) for _ in layer.weights])
     noise = rng().normal(size=(20000, 64)).astype("float32")
     draws = layer(x.mean + noise * tf.sqrt(x.variance)).numpy()
     assert_close(by_rule(layer, [x]), draws, 0.1)
