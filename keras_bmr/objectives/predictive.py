@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -59,7 +59,8 @@ def predictive(
 
     Raises:
         ValueError: If an argument is invalid, `x` holds no examples, the model has
-            no Bayesian layer or more than one output, or an output is NaN.
+            no Bayesian layer or more than one output, an output is NaN, or
+            `from_logits` is set for a single logit, whose softmax is always 1.
 
     Example:
         >>> samples = keras_bmr.predictive(model, x_test, from_logits=True)
@@ -186,6 +187,27 @@ def sample_seeds(seed: int, num_samples: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(2**63 - 1, size=num_samples)
 
 
+def check_logits(name: str, shape: Sequence[int | None]) -> None:
+    """Refuses logits of a single class, whose softmax is 1 whatever they are.
+
+    Args:
+        name: Name of the model.
+        shape: Shape of its output, the batch axis included.
+
+    Raises:
+        ValueError: If the last axis has a single entry, or is the batch axis.
+    """
+    if len(shape) < 2 or shape[-1] == 1:
+        raise ValueError(
+            "`from_logits=True` applies a softmax over the last axis, which takes at "
+            "least two logits: of one it is 1 for every input. For binary "
+            "classification end the model in a sigmoid, such as "
+            "`keras.layers.Dense(1, activation='sigmoid')`, and leave "
+            f"`from_logits=False`. Received: model '{name}' with outputs of shape "
+            f"{tuple(shape)}"
+        )
+
+
 def _check_outputs(model: keras.Model, outputs: np.ndarray) -> None:
     """Refuses NaN, which averages would spread without a word."""
     num_bad = np.count_nonzero(np.isnan(outputs))
@@ -213,7 +235,10 @@ def _compiled_draw(model: keras.Model, spec: Any, from_logits: bool) -> Callable
         if outputs.dtype in (tf.float16, tf.bfloat16):
             # Moments and softmax overflow or round badly in half precision.
             outputs = tf.cast(outputs, tf.float32)
-        return tf.nn.softmax(outputs, axis=-1) if from_logits else outputs
+        if not from_logits:
+            return outputs
+        check_logits(model.name, outputs.shape)
+        return tf.nn.softmax(outputs, axis=-1)
 
     # With the batch axis unknown a smaller last chunk needs no second trace. Not
     # compiled by XLA, which takes seconds and made draws of dense layers no faster.

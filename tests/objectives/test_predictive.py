@@ -316,6 +316,12 @@ def test_invalid_arguments_are_refused(function, options, message):
         function(linear_model(), inputs(2), **options)
 
 
+@pytest.mark.parametrize("function", [predictive, predictive_moments])
+def test_a_softmax_of_a_single_logit_is_refused(function):
+    with pytest.raises(ValueError, match=r"sigmoid.*shape \(None, 1\)"):
+        function(linear_model(), inputs(5), num_samples=2, from_logits=True)
+
+
 def test_moments_of_a_single_sample_are_refused():
     with pytest.raises(ValueError, match="`num_samples`.*at least 2"):
         predictive_moments(linear_model(), inputs(2), num_samples=1)
