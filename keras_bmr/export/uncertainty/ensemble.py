@@ -12,7 +12,11 @@ from keras_bmr.export.network import reference
 from keras_bmr.export.uncertainty.network_calls import NetworkCalls, call_operation
 from keras_bmr.layers import MultiplicativeNoise, Variational
 from keras_bmr.layers.traversal import require_variational_layers
-from keras_bmr.objectives.predictive import predictive_moments, sample_seeds
+from keras_bmr.objectives.predictive import (
+    check_logits,
+    predictive_moments,
+    sample_seeds,
+)
 from keras_bmr.posteriors.sampling import sampling
 from keras_bmr.pruning.channels.calls import Call
 
@@ -34,7 +38,8 @@ class Ensemble:
         from_logits: Whether a softmax follows the output.
 
     Raises:
-        ValueError: If the model has more than one output, or no graph.
+        ValueError: If the model has more than one output, or no graph, or its logits
+            are those of a single class.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class Ensemble:
     ) -> None:
         layers = require_variational_layers(model)
         self._calls = NetworkCalls(model, network)
+        if from_logits:
+            check_logits(model.name, network.outputs[0].shape)
         self._num_samples = num_samples
         self._from_logits = from_logits
         self._draws = [

@@ -1,5 +1,6 @@
 """Mean and variance of a network's output in one pass."""
 
+import collections
 from typing import Any
 
 import keras
@@ -21,11 +22,12 @@ from keras_bmr.export.uncertainty import (  # noqa: F401 (they register their ru
 )
 from keras_bmr.export.uncertainty.moments import Moments
 from keras_bmr.export.uncertainty.network_calls import NetworkCalls, call_operation
+from keras_bmr.export.uncertainty.operands import call_operands
 from keras_bmr.export.uncertainty.probabilities import MAX_SUMS, softmax_moments
 from keras_bmr.export.uncertainty.registry import rule_for
 from keras_bmr.export.uncertainty.weight_moments import WeightMoments
 from keras_bmr.layers.traversal import require_variational_layers
-from keras_bmr.objectives.predictive import PredictiveMoments
+from keras_bmr.objectives.predictive import PredictiveMoments, check_logits
 from keras_bmr.pruning.channels.calls import Call
 
 _BATCH_SIZE = 256
@@ -40,8 +42,9 @@ class MomentPropagation:
         from_logits: Whether a softmax follows the output.
 
     Raises:
-        ValueError: If a layer or activation is not known, or the model has more than
-            one output.
+        ValueError: If a layer or activation is not known, a Bayesian layer is called
+            more than once, the model has more than one output, or its logits are those
+            of a single class.
     """
 
     def __init__(
@@ -49,6 +52,9 @@ class MomentPropagation:
     ) -> None:
         require_variational_layers(model)
         self._calls = NetworkCalls(model, network)
+        self._refuse_shared_layers()
+        if from_logits:
+            check_logits(model.name, network.outputs[0].shape)
         self._from_logits = from_logits
         self._weights = {
             id(operation): WeightMoments(operation, self._calls.original(operation))
@@ -69,28 +75,29 @@ class MomentPropagation:
             variance = moments.variance_of_sums(np.eye(mean.shape[-1], dtype="float32"))
         return [mean, tf.maximum(variance, 0.0)]
 
+    def _refuse_shared_layers(self) -> None:
+        """Two calls with one draw of the weights are far from independent."""
+        counts = collections.Counter(map(id, self._calls.operations))
+        for operation in self._calls.operations:
+            num_calls = counts[id(operation)]
+            if num_calls > 1 and self._calls.random_layers(operation):
+                raise ValueError(
+                    "Moments take the outputs of different calls for independent, "
+                    "which those of one Bayesian layer are not. Expected Bayesian "
+                    'layers that are called once; use uncertainty="ensemble", which '
+                    "draws the weights of a shared layer once for all of its calls. "
+                    f"Received: layer '{operation.name}', called {num_calls} times"
+                )
+
     def _apply(self, call: Call, inputs: list[Moments]) -> list[Moments]:
         operation = call.operation
         is_random = bool(self._calls.random_layers(operation))
         if not is_random and all(x.is_certain for x in inputs):
             outputs = call_operation(call, [x.mean for x in inputs])
             return [Moments(output) for output in outputs]
-        if not isinstance(operation, keras.layers.Layer):
-            inputs = _operands(call, inputs)
         rule = rule_for(operation)
-        return [rule(operation, self._weights[id(operation)], *inputs)]
-
-
-def _operands(call: Call, inputs: list[Moments]) -> list[Moments]:
-    """The operands of an operation, constants among them, in their order."""
-    operands = []
-    for argument in (*call.arguments, *call.keywords.values()):
-        position = call.position(argument)
-        if position is not None:
-            operands.append(inputs[position])
-        elif isinstance(argument, int | float | np.ndarray | tf.Tensor):
-            operands.append(Moments(tf.cast(argument, "float32")))
-    return operands
+        operands = call_operands(call, inputs)
+        return [rule(operation, self._weights[id(operation)], *operands)]
 
 
 def inference_by_moments(

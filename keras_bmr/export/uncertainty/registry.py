@@ -24,8 +24,8 @@ def register_moment_rule(*classes: type) -> Callable[[Callable], Callable]:
         The decorator of a function `rule(layer, weights, *inputs)`. It takes the layer,
         its weights (`weights.moments("kernel")` is a pair of mean and variance, the
         latter None if the weight is certain) and `Moments` of the inputs in the order
-        of the call, and returns the `Moments` of the output. It is not called where
-        inputs and weights are all certain: the layer itself is.
+        of the call, constants among them, and returns the `Moments` of the output. It
+        is not called where inputs and weights are all certain: the layer itself is.
 
     Raises:
         ValueError: If a class has a rule already.

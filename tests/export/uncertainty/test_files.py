@@ -162,6 +162,19 @@ def test_bad_arguments_write_nothing(lenet, tmp_path, arguments, match):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("uncertainty", ["moments", "ensemble"])
+def test_a_single_logit_is_no_class(bayesian, tmp_path, uncertainty):
+    model = bayesian((4,), layers.Dense(1))
+    with pytest.raises(ValueError, match=r"sigmoid.*shape \(None, 1\)"):
+        export_tflite(
+            model,
+            tmp_path / "model.tflite",
+            uncertainty=uncertainty,
+            from_logits=True,
+        )
+    assert os.listdir(tmp_path) == []
+
+
 def test_failures_leave_the_older_file(lenet, bayesian, tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"an older file")

@@ -159,6 +159,61 @@ def test_operations_with_constants(normal):
     np.testing.assert_allclose(outputs.variance, variance / 4, rtol=1e-5)
 
 
+def test_constants_of_every_kind(bayesian, normal):
+    """Numbers of NumPy, arrays and variables, behind a layer that stays as it is."""
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3)(inputs)
+    outputs = hidden * np.float32(0.1) + np.float32(5)
+    outputs = keras.ops.subtract(np.float64(2), outputs)
+    outputs = outputs / np.int64(4) * keras.Variable(3.0)
+    added = normal(1, 3)
+    outputs = layers.Add()([outputs, added])
+    model = keras_bmr.to_variational(keras.Model(inputs, outputs), num_examples=100)
+    dense_only = keras.Model(model.inputs, call_graph(model).calls[0].operation.output)
+    x = normal(5, 4)
+    mean, variance = propagate_moments(dense_only, x)
+    outputs = propagate_moments(model, x)
+    expected = (2 - (0.1 * mean + 5)) / 4 * 3 + added
+    np.testing.assert_allclose(outputs.mean, expected, rtol=1e-5)
+    np.testing.assert_allclose(outputs.variance, variance * 0.075**2, rtol=1e-5)
+
+
+def test_other_arguments_are_refused(normal, monkeypatch):
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, layers.Dense(3)(inputs)[:, :2])
+    model = keras_bmr.to_variational(network, num_examples=100)
+    slicing = call_graph(model).calls[-1].operation
+    monkeypatch.setattr(
+        "keras_bmr.export.uncertainty.registry._RULES",
+        dict(keras_bmr.export.uncertainty.registry._RULES),
+    )
+    register_moment_rule(type(slicing))(lambda layer, weights, x: x)
+    with pytest.raises(ValueError, match="of type tuple for 'get_item.*of class Get"):
+        propagate_moments(model, normal(3, 4))
+
+
+def test_masks_are_refused_where_they_would_count(normal):
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(20, 6, mask_zero=True)(inputs)
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    network = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    tokens = np.array([[1, 2, 0, 0], [3, 4, 5, 6]], "int32")
+    model = keras_bmr.to_variational(network, num_examples=100)
+    with pytest.raises(ValueError, match="\"ensemble\".*'pool' of class GlobalAver"):
+        propagate_moments(model, tokens)
+    # Before the first random weight the layers themselves run, masks and all.
+    model = keras_bmr.to_variational(
+        network, num_examples=100, skip=[network.layers[1].name]
+    )
+    table = model.layers[1].embeddings.numpy()
+    pooled = np.stack([table[[1, 2]].mean(0), table[[3, 4, 5, 6]].mean(0)])
+    posterior = model.get_layer("head").posterior("kernel")
+    mean, variance = propagate_moments(model, tokens)
+    np.testing.assert_allclose(mean, pooled @ posterior.mean().numpy(), atol=1e-6)
+    expected = pooled**2 @ posterior.variance().numpy()
+    np.testing.assert_allclose(variance, expected, rtol=1e-5)
+
+
 class Cube(layers.Layer):
     def call(self, inputs):
         return inputs**3
@@ -218,5 +273,12 @@ def test_models_that_are_refused(bayesian, normal):
     two = keras_bmr.to_variational(two, num_examples=100)
     with pytest.raises(ValueError, match="with 2 outputs"):
         propagate_moments(two, normal(3, 4))
+    shared, a, b = layers.Dense(3, name="twin"), keras.Input((4,)), keras.Input((4,))
+    siamese = keras.Model([a, b], layers.Subtract()([shared(a), shared(b)]))
+    siamese = keras_bmr.to_variational(siamese, num_examples=100)
+    with pytest.raises(ValueError, match="\"ensemble\".*'twin', called 2 times"):
+        propagate_moments(siamese, [normal(3, 4), normal(3, 4, seed=2)])
+    with pytest.raises(ValueError, match="sigmoid.*shape \\(None, 1\\)"):
+        propagate_moments(bayesian((4,), layers.Dense(1)), normal(3, 4), True)
     with pytest.raises(ValueError, match="nan, infinite"):
         propagate_moments(bayesian((4,), layers.Dense(3)), np.full((3, 4), np.nan))
