@@ -11,7 +11,11 @@ from keras_bmr.export.quantization_aware.folding import (
     folded_config,
     is_affine,
 )
-from keras_bmr.export.quantization_aware.rewriting import Graph, rewritten
+from keras_bmr.export.quantization_aware.rewriting import (
+    Graph,
+    rewritten,
+    unique_names,
+)
 from keras_bmr.export.quantization_aware.substitutes import (
     FUSED,
     SEPARABLE,
@@ -53,21 +57,12 @@ def canonical_form(network: keras.Model) -> keras.Model:
         _check_layer(call.operation)
     made: dict[int, Callable] = {}
     folded: set[int] = set()
-    names = {tensor._keras_history.operation.name for tensor in network.inputs}
-
-    def unique(name: str) -> str:
-        # Layers of nested models may have the names of others.
-        candidate, number = name, 0
-        while candidate in names:
-            number += 1
-            candidate = f"{name}_{number}"
-        names.add(candidate)
-        return candidate
+    unique = unique_names(network)
 
     def visit(call: Call, arguments: tuple, keywords: dict[str, Any]) -> Any:
         operation = call.operation
         if id(call) in folded:
-            return arguments[0]
+            return arguments[0] if arguments else keywords["inputs"]
         if id(operation) not in made:
             if is_affine(operation):
                 replacement = pointwise_of(operation, call.input_shapes[0], unique)

@@ -20,7 +20,11 @@ from keras_bmr.export.quantization_aware.activation import (
 from keras_bmr.export.quantization_aware.canonical_form import canonical_form
 from keras_bmr.export.quantization_aware.folding import copy_weights
 from keras_bmr.export.quantization_aware.placement import quantizer_behind
-from keras_bmr.export.quantization_aware.rewriting import Graph, rewritten
+from keras_bmr.export.quantization_aware.rewriting import (
+    Graph,
+    rewritten,
+    unique_names,
+)
 from keras_bmr.export.quantization_aware.weights import (
     QuantizationAware,
     kernel_variable,
@@ -167,15 +171,7 @@ def _with_quantizers(network: keras.Model, momentum: float) -> keras.Model:
     """Rounds what a network in canonical form computes with."""
     graph = Graph(network)
     made: dict[int, keras.Operation] = {}
-    names: set[str] = {call.operation.name for call in graph.calls}
-
-    def unique(name: str) -> str:
-        candidate, number = name, 0
-        while candidate in names:
-            number += 1
-            candidate = f"{name}_{number}"
-        names.add(candidate)
-        return candidate
+    unique = unique_names(network, (call.operation.name for call in graph.calls))
 
     def visit_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
         name = tensor._keras_history.operation.name

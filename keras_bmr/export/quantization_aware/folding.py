@@ -1,17 +1,13 @@
 """Factors and shifts per channel that become part of a layer's weights."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_bmr.export.quantization_aware.weights import (
-    kernel_variable,
-    quantization_aware_class,
-)
-from keras_bmr.layers.pruned_weights import StaysPruned, prune_weight, weight_mask
+from keras_bmr.export.quantization_aware.weights import quantization_aware_class
+from keras_bmr.layers.pruned_weights import prune_weight, weight_mask, weight_variable
 
 _AFFINE = (keras.layers.BatchNormalization, keras.layers.Rescaling)
 
@@ -42,7 +38,11 @@ class Affine:
     is_linear: np.ndarray
 
     def then(self, following: "Affine") -> "Affine":
-        """This one and another behind it as one."""
+        """This one and another behind it as one.
+
+        Args:
+            following: What acts on the outputs of this one.
+        """
         return Affine(
             self.factor * following.factor,
             self.shift * following.factor + following.shift,
@@ -50,30 +50,17 @@ class Affine:
             following.is_linear & (self.is_linear | following.is_cut),
         )
 
-    def prune(self, layer: keras.layers.Layer, kernel_shape: Sequence[int]) -> None:
-        """Prunes what the layer that takes this one up has in channels that are cut.
-
-        Args:
-            layer: A built layer with a kernel, and a bias per channel or none.
-            kernel_shape: Shape to which the channels broadcast in the kernel.
-        """
-        if not self.is_cut.any():
-            return
-        kept = ~self.is_cut.reshape(kernel_shape)
-        prune_weight(
-            layer, "kernel", np.broadcast_to(kept, kernel_variable(layer).shape)
-        )
-        silent = self.is_cut & self.is_linear
-        if silent.any() and layer.bias is not None:
-            prune_weight(layer, "bias", ~silent.reshape(layer.bias.shape))
-
 
 def affine_of(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> Affine:
     """What an affine layer multiplies by and adds outside of training.
 
     Args:
-        layer: A built BatchNormalization or a Rescaling layer.
+        layer: A built BatchNormalization or a Rescaling layer. The latter has no
+            weights: its zeros, those of pruned gates among them, are for good.
         input_shape: Shape of its input, the batch axis included.
+
+    Returns:
+        The factors and shifts of its channels.
 
     Raises:
         ValueError: If the channels are not on the last axis.
@@ -87,16 +74,15 @@ def affine_of(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) ->
         return Affine(factor, shift, factor == 0, shift == 0)
     if layer.axis not in (-1, len(input_shape) - 1):
         raise _not_last(layer)
-    one, zero = np.ones(channels), np.zeros(channels)
-    gamma, beta = (
-        default if variable is None else variable.numpy().astype("float64")
-        for variable, default in ((layer.gamma, one), (layer.beta, zero))
-    )
-    factor = gamma / np.sqrt(layer.moving_variance.numpy() + float(layer.epsilon))
-    is_cut = zero > 0
+    gamma, is_cut = np.ones(channels), np.zeros(channels, bool)
     if layer.gamma is not None:
-        is_cut = ~weight_mask(layer, "gamma")
-    return Affine(factor, beta - layer.moving_mean.numpy() * factor, is_cut, zero > 0)
+        gamma, is_cut = _value_and_pruned(layer, "gamma")
+    beta, is_zero = np.zeros(channels), np.ones(channels, bool)
+    if layer.beta is not None:
+        beta, is_zero = _value_and_pruned(layer, "beta")
+    factor = gamma / np.sqrt(layer.moving_variance.numpy() + float(layer.epsilon))
+    shift = beta - layer.moving_mean.numpy() * factor
+    return Affine(factor, shift, is_cut, is_cut & is_zero)
 
 
 def folded_config(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -122,62 +108,57 @@ def copy_weights(
     source: keras.layers.Layer,
     target: keras.layers.Layer,
     affine: Affine | None = None,
+    kernel: str = "kernel",
 ) -> None:
-    """Copies kernel, bias and mask of a layer to one of the same class.
+    """Copies a kernel, the bias and their masks to a layer that computes with them.
 
     Args:
-        source: A built layer of a class that has a quantisation-aware one.
-        target: A built layer.
-        affine: What follows each output channel and is taken up, or None.
+        source: A built layer with weights.
+        target: A built layer of a class that has a quantisation-aware one, or of that.
+        affine: What `target`, which has a bias then, does to its outputs as well.
+        kernel: Name of the weight of `source` that is the kernel of `target`.
     """
-    kernel = kernel_variable(source).numpy().astype("float64")
-    bias = 0.0 if source.bias is None else source.bias.numpy().astype("float64")
-    axes = quantization_aware_class(type(source)).CHANNEL_AXES
-    kept = {axis % kernel.ndim for axis in axes}
-    shape = [n if axis in kept else 1 for axis, n in enumerate(kernel.shape)]
+    value, pruned = _value_and_pruned(source, kernel)
+    bias, bias_pruned = np.zeros(()), np.ones((), bool)
+    if source.bias is not None:
+        bias, bias_pruned = _value_and_pruned(source, "bias")
     if affine is not None:
-        kernel = multiplied(kernel, affine.factor.reshape(shape))
+        axes = quantization_aware_class(type(target)).CHANNEL_AXES
+        axes = {axis % value.ndim for axis in axes}
+        shape = [size if axis in axes else 1 for axis, size in enumerate(value.shape)]
+        value = value * affine.factor.reshape(shape)
+        pruned = pruned | affine.is_cut.reshape(shape)
         bias = bias * affine.factor + affine.shift
-    kernel_variable(target).assign(kernel)
+        bias_pruned = (bias_pruned | affine.is_cut) & affine.is_linear
+    set_weight(target, "kernel", value, pruned)
     if target.bias is not None:
-        target.bias.assign(np.broadcast_to(bias, target.bias.shape))
-    names = {"kernel": "kernel", "bias": "bias"}
-    copy_masks(source, target, names, affine is not None)
-    if affine is not None:
-        affine.prune(target, shape)
+        set_weight(target, "bias", bias, bias_pruned)
 
 
-def multiplied(kernel: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """A kernel times factors, without the -0.0 that marks a pruned weight.
-
-    Args:
-        kernel: Array.
-        factor: Array that broadcasts to it.
-    """
-    # A factor of zero makes -0.0 as well.
-    return np.where(kernel == 0, 0.0, kernel * factor + 0.0)
-
-
-def copy_masks(
-    source: keras.layers.Layer,
-    target: keras.layers.Layer,
-    names: dict[str, str],
-    is_folded: bool = False,
+def set_weight(
+    layer: keras.layers.Layer, name: str, value: np.ndarray, pruned: np.ndarray
 ) -> None:
-    """Prunes weights of a layer where those of another are pruned.
+    """Sets a weight and prunes entries of it.
 
     Args:
-        source: A built layer.
-        target: A built layer with weights of the same shapes.
-        names: Name of the weight of `source` for that of `target`.
-        is_folded: Whether a pruned bias may have got a shift, and is none any more.
+        layer: A built layer.
+        name: Name of the weight.
+        value: Array of its shape.
+        pruned: Boolean array of its shape.
     """
-    for name, source_name in names.items():
-        variable = getattr(source, source_name, None)
-        if variable is None or (is_folded and name == "bias"):
-            continue
-        if isinstance(getattr(variable, "constraint", None), StaysPruned):
-            prune_weight(target, name, weight_mask(source, source_name))
+    # Zero times a negative factor, or what is too small for float32, must not become
+    # -0.0: that is the mark of a pruned weight.
+    weight_variable(layer, name).assign(value.astype("float32") + np.float32(0.0))
+    if np.any(pruned):
+        prune_weight(layer, name, ~pruned)
+
+
+def _value_and_pruned(
+    layer: keras.layers.Layer, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A weight in float64, and a boolean array of what is pruned of it."""
+    value = weight_variable(layer, name).numpy().astype("float64")
+    return value, ~weight_mask(layer, name)
 
 
 def _not_last(layer: keras.layers.Layer) -> ValueError:

@@ -1,7 +1,7 @@
 """Building a network anew, call by call."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -75,12 +75,8 @@ def rewritten(
         outputs, nested models opened.
     """
     inputs = [
-        keras.Input(
-            batch_shape=tensor.shape,
-            dtype=tensor.dtype,
-            name=tensor._keras_history.operation.name,
-        )
-        for tensor in network.inputs
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(network.inputs, input_names(network), strict=True)
     ]
     values = {
         value: visit_input(tensor)
@@ -104,3 +100,40 @@ def rewritten(
         keras.tree.pack_sequence_as(structures.output, outputs),
         name=network.name,
     )
+
+
+def input_names(network: keras.Model) -> list[str]:
+    """The names of a network's input layers.
+
+    Args:
+        network: A built Sequential or Functional model.
+    """
+    return [tensor._keras_history.operation.name for tensor in network.inputs]
+
+
+def unique_names(
+    network: keras.Model, taken: Iterable[str] = ()
+) -> Callable[[str], str]:
+    """Names for the layers that a network is built anew from.
+
+    Layers of nested models may have the names of others, and of the inputs.
+
+    Args:
+        network: A built Sequential or Functional model, whose inputs keep their names.
+        taken: Further names that are used already.
+
+    Returns:
+        A function that returns the name it is given, with a number behind it if that
+        one is used; each call uses up a name.
+    """
+    names = {*input_names(network), *taken}
+
+    def unique(name: str) -> str:
+        candidate, number = name, 0
+        while candidate in names:
+            number += 1
+            candidate = f"{name}_{number}"
+        names.add(candidate)
+        return candidate
+
+    return unique

@@ -8,8 +8,8 @@ import numpy as np
 from keras_bmr.export.quantization_aware.folding import (
     Affine,
     affine_of,
-    copy_masks,
-    multiplied,
+    copy_weights,
+    set_weight,
 )
 
 layers = keras.layers
@@ -66,20 +66,8 @@ def separated(layer, affine: Affine | None, unique: Callable[[str], str]) -> Cal
     channels, multiplier = layer.depthwise_kernel.shape[-2:]
     depthwise.build((None, *(None,) * layer.rank, channels))
     pointwise.build((None, *(None,) * layer.rank, channels * multiplier))
-    depthwise.kernel.assign(layer.depthwise_kernel)
-    copy_masks(layer, depthwise, {"kernel": "depthwise_kernel"})
-    kernel = layer.pointwise_kernel.numpy().astype("float64")
-    bias = 0.0 if layer.bias is None else layer.bias.numpy().astype("float64")
-    if affine is not None:
-        kernel = multiplied(kernel, affine.factor)
-        bias = bias * affine.factor + affine.shift
-    pointwise.kernel.assign(kernel)
-    if pointwise.bias is not None:
-        pointwise.bias.assign(np.broadcast_to(bias, pointwise.bias.shape))
-    names = {"kernel": "pointwise_kernel", "bias": "bias"}
-    copy_masks(layer, pointwise, names, affine is not None)
-    if affine is not None:
-        affine.prune(pointwise, (-1,))
+    copy_weights(layer, depthwise, kernel="depthwise_kernel")
+    copy_weights(layer, pointwise, affine, kernel="pointwise_kernel")
     following = with_activation(pointwise, activation, unique)
     return lambda inputs: following(depthwise(inputs))
 
@@ -97,9 +85,14 @@ def pointwise_of(
     convolution = layers.DepthwiseConv2D(1, name=name, trainable=trainable)
     channels = len(affine.factor)
     convolution.build((None, None, None, channels))
-    convolution.kernel.assign(affine.factor.reshape(1, 1, channels, 1))
-    convolution.bias.assign(affine.shift)
-    affine.prune(convolution, (1, 1, channels, 1))
+    shape = convolution.kernel.shape
+    set_weight(
+        convolution,
+        "kernel",
+        affine.factor.reshape(shape),
+        affine.is_cut.reshape(shape),
+    )
+    set_weight(convolution, "bias", affine.shift, affine.is_cut & affine.is_linear)
     if len(input_shape) == 4:
         return lambda inputs, **ignored: convolution(inputs)
     # An image of one row, or of a single pixel.

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_bmr
-from keras_bmr.export import to_quantization_aware
+from keras_bmr.export import export_tflite, int8_weights, to_quantization_aware
 from keras_bmr.export.quantization_aware import (
     FakeQuantization,
     QuantizationAware,
@@ -203,6 +203,103 @@ def test_nested_and_shared_layers():
     x = [normal(50, 4), normal(50, 4) + 1]
     aware = to_quantization_aware(model, x)
     assert sum(isinstance(la, QuantizationAware) for la in aware.layers) == 3
+    expected, received = model.predict(x, verbose=0), aware.predict(x, verbose=0)
+    assert np.max(np.abs(expected - received)) < 0.1 * np.std(expected)
+
+
+def trained(network, tmp_path):
+    """The layers with kernels of an aware model after training, and its file."""
+    x = normal(64, *network.input_shape[1:])
+    aware = to_quantization_aware(network, x)
+    aware.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    y = normal(64, *network.output_shape[1:])
+    aware.fit(x, y, batch_size=64, epochs=3, verbose=0)
+    path = tmp_path / "model.tflite"
+    export_tflite(aware, path, quantize="int8", validation_data=x)
+    named = {la.name: la for la in aware.layers if isinstance(la, QuantizationAware)}
+    return named, [item.codes for item in int8_weights(path)]
+
+
+def largest(kernel):
+    """The largest absolute weight of each channel on the last axis."""
+    return np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0)
+
+
+def test_pruned_gates_stay_shut_and_factors_constant(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Rescaling(0.7, name="scale"),
+            layers.Dense(4, activation="relu", name="bent"),
+            layers.Dense(4, bias_initializer="ones", name="straight"),
+            layers.Dense(2),
+        ]
+    )
+    gated = keras_bmr.layers.add_noise_gates(network, num_examples=64)
+    is_open = np.array([True, False, True, False])
+    for name in ("bent_gate", "straight_gate"):
+        gated.get_layer(name).prune("noise", is_open)
+    named, codes = trained(gated, tmp_path)
+    # One behind the activation, the other as part of the layer before it.
+    gate, straight = named["bent_gate"], named["straight"]
+    assert "straight_gate" not in named
+    np.testing.assert_array_equal(gate.kernel.numpy().ravel() != 0, is_open)
+    np.testing.assert_array_equal(weight_mask(gate, "kernel").ravel(), is_open)
+    np.testing.assert_array_equal(gate.bias.numpy(), 0.0)
+    np.testing.assert_array_equal(largest(straight.kernel.numpy()) > 0, is_open)
+    np.testing.assert_array_equal(
+        weight_mask(straight, "kernel"), np.broadcast_to(is_open, (4, 4))
+    )
+    np.testing.assert_array_equal(straight.bias.numpy() != 0, is_open)
+    assert [item.shape for item in codes[2:4]] == [(1, 1, 1, 4), (4, 4)]
+    np.testing.assert_array_equal(largest(codes[2]) > 0, is_open)
+    np.testing.assert_array_equal(largest(codes[3].T) > 0, is_open)
+    np.testing.assert_array_equal(named["scale"].kernel.numpy(), np.float32(0.7))
+    np.testing.assert_array_equal(named["scale"].bias.numpy(), 0.0)
+
+
+def test_channels_of_pruned_scales_stay_pruned(tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, use_bias=False, name="shifted")(inputs)
+    x = layers.BatchNormalization(beta_initializer="ones", name="with_beta")(x)
+    x = layers.ReLU()(x)
+    x = layers.SeparableConv2D(4, 2, name="split")(x)
+    x = layers.BatchNormalization(center=False, name="without_beta")(x)
+    x = layers.GlobalMaxPooling2D()(x)
+    x = layers.BatchNormalization(name="alone")(x)
+    network = keras.Model(inputs, layers.Dense(2)(x))
+    kept = np.array([True, False, True, False])
+    for name in ("with_beta", "without_beta", "alone"):
+        # Times a negative scale, zero has the sign that marks pruned weights.
+        network.get_layer(name).gamma.assign(-np.ones(4))
+        prune_weight(network.get_layer(name), "gamma", kept)
+    network.get_layer("shifted").kernel.assign(np.zeros((3, 3, 2, 4)))
+    named, codes = trained(network, tmp_path)
+    shifted, split, alone = (named[n] for n in ("shifted", "split_pointwise", "alone"))
+    for layer in (shifted, split):
+        np.testing.assert_array_equal(
+            weight_mask(layer, "kernel"), np.broadcast_to(kept, layer.kernel.shape)
+        )
+        np.testing.assert_array_equal(largest(layer.kernel.numpy()) > 0, kept)
+    np.testing.assert_array_equal(alone.kernel.numpy().ravel() != 0, kept)
+    # What the batch normalisation added still trains, if it had something to add.
+    assert np.all(shifted.bias.numpy()[~kept] != 1)
+    np.testing.assert_array_equal(split.bias.numpy() != 0, kept)
+    assert np.all(alone.bias.numpy() != 0)
+    np.testing.assert_array_equal(codes[0].any((1, 2, 3)), kept)
+    np.testing.assert_array_equal(codes[2].any((1, 2, 3)), kept)
+
+
+def test_layers_may_have_the_names_of_inputs():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="x")])
+    inputs = [keras.Input((4,), name="x"), keras.Input((4,), name="x_quantization")]
+    # By keyword, as arguments may come.
+    normalised = layers.BatchNormalization()(inputs=inner(inputs[0]))
+    outputs = layers.Dense(2)(inputs=layers.Add()([normalised, inputs[1]]))
+    model = keras.Model(inputs, outputs)
+    x = [normal(50, 4), normal(50, 4) + 1]
+    aware = to_quantization_aware(model, x)
+    assert [tensor.name for tensor in aware.inputs] == ["x", "x_quantization"]
     expected, received = model.predict(x, verbose=0), aware.predict(x, verbose=0)
     assert np.max(np.abs(expected - received)) < 0.1 * np.std(expected)
 
