@@ -9,6 +9,15 @@ import tensorflow as tf
 from keras_bmr.layers.substitution import call_with_values
 
 _LARGEST = 127.0
+_WITH_INT8_KERNELS = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+)
 _CLASSES: dict[type, type] = {}
 
 
@@ -83,15 +92,22 @@ def kernel_variable(layer: keras.layers.Layer) -> keras.Variable:
 def register_quantization_aware(layer_class: type) -> Callable[[type], type]:
     """Class decorator: makes a layer known to `to_quantization_aware`.
 
+    The layer computes what its Keras class does: an activation of an operation on
+    inputs and kernel, plus the bias. A batch normalisation behind it may become part
+    of kernel and bias, and the activation a layer of its own.
+
     Args:
-        layer_class: The Keras layer class that the decorated one derives from.
+        layer_class: The layer class that the decorated one derives from. It derives
+            from Dense, Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D,
+            Conv1DTranspose or Conv2DTranspose, which TFLite has int8 kernels for.
 
     Returns:
         The decorator.
 
     Raises:
-        ValueError: If `layer_class` has such a layer, or the decorated class does not
-            derive from it.
+        ValueError: If `layer_class` has such a layer or derives from none of those
+            classes, or the decorated class does not derive from it and from
+            `QuantizationAware`, or lacks `CHANNEL_AXES`.
 
     Example:
         >>> @register_quantization_aware(MyDense)
@@ -100,6 +116,13 @@ def register_quantization_aware(layer_class: type) -> Callable[[type], type]:
     """
 
     def register(aware: type) -> type:
+        if not issubclass(layer_class, _WITH_INT8_KERNELS):
+            raise ValueError(
+                f"{layer_class.__name__} derives from no layer class that TFLite has "
+                "an int8 kernel for. Expected a class that derives from one of "
+                f"{[known.__name__ for known in _WITH_INT8_KERNELS]} and computes the "
+                f"same. Received: {layer_class}"
+            )
         if layer_class in _CLASSES:
             raise ValueError(
                 f"{layer_class.__name__} already has a quantization-aware layer, "
@@ -111,6 +134,11 @@ def register_quantization_aware(layer_class: type) -> Callable[[type], type]:
             raise ValueError(
                 f"{aware.__name__} must derive from QuantizationAware and "
                 f"{layer_class.__name__}, which it stands for."
+            )
+        if not getattr(aware, "CHANNEL_AXES", ()):
+            raise ValueError(
+                f"{aware.__name__} must say by `CHANNEL_AXES` which axes of the kernel "
+                "tell output channels apart, for example CHANNEL_AXES = (-1,)."
             )
         package = aware.__module__.partition(".")[0]
         keras.saving.register_keras_serializable(package=package)(aware)

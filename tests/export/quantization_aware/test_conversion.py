@@ -361,6 +361,21 @@ def test_registered_class_of_ones_own():
         class Again(QuantizationAware, layers.Dense):
             CHANNEL_AXES = (-1,)
 
+    class Mine(layers.Layer):
+        pass
+
+    with pytest.raises(ValueError, match=r"Mine derives from no .*'Conv2DTranspose'"):
+
+        @register_quantization_aware(Mine)
+        class MineAware(QuantizationAware, Mine):
+            CHANNEL_AXES = (-1,)
+
+    with pytest.raises(ValueError, match="WithoutAxes must say by `CHANNEL_AXES`"):
+
+        @register_quantization_aware(Doubling)
+        class WithoutAxes(QuantizationAware, Doubling):
+            pass
+
     with pytest.raises(ValueError, match="must derive from"):
 
         @register_quantization_aware(Doubling)
