@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_bmr.export.network import call_flat, deterministic_network
+from keras_bmr.export.quantization_aware.rewriting import input_names, unique_names
 from keras_bmr.pruning.channels.calls import Call, call_graph
 
 _COMMON = ("name", "trainable")
@@ -64,8 +65,9 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
 
     Raises:
         TypeError: If the model is no Keras model.
-        ValueError: If the model has a layer that tf_keras or tfmot lacks or an
-            operation that is no layer, with its name.
+        ValueError: If the model has a layer that tf_keras or tfmot lacks, an
+            activation that tf_keras lacks or computes in another way, or an operation
+            that is no layer, with its name.
         RuntimeError: If the outputs for random inputs differ by more than rounding.
 
     Example:
@@ -73,6 +75,7 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     """
     network = deterministic_network(model)
     graph = call_graph(network)
+    unique = unique_names(network)
     for call in graph.calls:
         if _class_name(call.operation) not in _ARGUMENTS:
             raise ValueError(
@@ -81,21 +84,17 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
                 f"train. Expected one of {sorted(_ARGUMENTS)}. `keras_bmr.export."
                 "to_quantization_aware` may know it."
             )
+        _check_activation(call.operation)
     inputs = [
-        tf_keras.Input(
-            batch_shape=tensor.shape,
-            dtype=tensor.dtype,
-            name=tensor._keras_history.operation.name,
-        )
-        for tensor in network.inputs
+        tf_keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(network.inputs, input_names(network), strict=True)
     ]
     values = dict(zip(graph.inputs, inputs, strict=True))
     made: dict[int, Callable] = {}
-    names = {tensor._keras_history.operation.name for tensor in network.inputs}
     for call in graph.calls:
         key = id(call.operation)
         if key not in made:
-            made[key] = _rebuilt(call, names)
+            made[key] = _rebuilt(call, unique)
         (output,) = call.outputs
         values[output] = made[key](_arguments(call, values))
     outputs = [values[value] for value in graph.outputs]
@@ -115,19 +114,43 @@ def _class_name(operation: keras.Operation) -> str:
 def _arguments(call: Call, values: dict[int, Any]) -> Any:
     """The tensors of a call: one, or a list of them."""
     tensors = [values[value] for value in call.inputs]
-    return tensors if isinstance(call.arguments[0], (list, tuple)) else tensors[0]
+    return tensors if _reads_list(call) else tensors[0]
 
 
-def _rebuilt(call: Call, names: set[str]) -> Callable:
+def _reads_list(call: Call) -> bool:
+    inputs = call.arguments[0] if call.arguments else call.keywords["inputs"]
+    return isinstance(inputs, (list, tuple))
+
+
+def _check_activation(layer: keras.layers.Layer) -> None:
+    """Checks that tf_keras means the same by the name of an activation."""
+    activation = layer.get_config().get("activation")
+    if activation is None:
+        return
+    x = np.linspace(-8.0, 8.0, 65, dtype="float32")[None]
+    try:
+        received = np.asarray(tf_keras.activations.get(activation)(tf.constant(x)))
+    except (TypeError, ValueError):
+        received = np.full_like(x, np.nan)
+    if not np.allclose(received, layer.activation(x), _TOLERANCE, _TOLERANCE):
+        raise ValueError(
+            f"Layer '{layer.name}' has an activation that tf_keras does not know, or "
+            "computes in another way. Expected one that both have, as relu, sigmoid "
+            "and tanh. `keras_bmr.export.to_quantization_aware` may know it. "
+            f"Received: activation={activation!r}"
+        )
+
+
+def _rebuilt(call: Call, unique: Callable[[str], str]) -> Callable:
     """The tf_keras layer of a call, or several that it stands for."""
     layer = call.operation
     shape = [tuple(tensor.shape) for tensor in call.tensors]
-    shape = shape if isinstance(call.arguments[0], (list, tuple)) else shape[0]
+    shape = shape if _reads_list(call) else shape[0]
     config = layer.get_config()
-    config["name"] = _unique(layer.name, names)
     name = type(layer).__name__
     if name == "SeparableConv2D":
-        return _separated(layer, config, shape)
+        return _separated(layer, config, shape, unique)
+    config["name"] = unique(layer.name)
     copy = _layer(name, config)
     copy.build(shape)
     if layer.weights:
@@ -135,14 +158,18 @@ def _rebuilt(call: Call, names: set[str]) -> Callable:
     return copy
 
 
-def _separated(layer: keras.layers.Layer, config: dict[str, Any], shape: Any):
+def _separated(
+    layer: keras.layers.Layer,
+    config: dict[str, Any],
+    shape: Any,
+    unique: Callable[[str], str],
+) -> Callable:
     """A depthwise and a pointwise convolution, as TFLite has them."""
-    name = config["name"]
     depthwise = _layer(
         "DepthwiseConv2D",
         {
             **config,
-            "name": f"{name}_depthwise",
+            "name": unique(f"{layer.name}_depthwise"),
             "activation": None,
             "use_bias": False,
         },
@@ -151,7 +178,7 @@ def _separated(layer: keras.layers.Layer, config: dict[str, Any], shape: Any):
         "Conv2D",
         {
             **config,
-            "name": f"{name}_pointwise",
+            "name": unique(f"{layer.name}_pointwise"),
             "kernel_size": 1,
             "strides": 1,
             "dilation_rate": 1,
@@ -170,15 +197,6 @@ def _layer(class_name: str, config: dict[str, Any]) -> tf_keras.layers.Layer:
     arguments = (*_COMMON, *_ARGUMENTS[class_name])
     config = {key: config[key] for key in arguments if key in config}
     return getattr(tf_keras.layers, class_name)(**config)
-
-
-def _unique(name: str, names: set[str]) -> str:
-    candidate, number = name, 0
-    while candidate in names:
-        number += 1
-        candidate = f"{name}_{number}"
-    names.add(candidate)
-    return candidate
 
 
 def _check_equal(network: keras.Model, rebuilt: tf_keras.Model) -> None:

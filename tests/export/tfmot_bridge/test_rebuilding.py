@@ -68,6 +68,26 @@ def test_unknown_layers_and_operations_are_named():
         to_tf_keras("model")
 
 
+def test_names_of_inputs_and_keywords():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="x")])
+    inputs = keras.Input((4,), name="x")
+    added = layers.Add()(inputs=[inner(inputs), layers.Dense(4)(inputs=inputs)])
+    model, x = keras.Model(inputs, added), normal(20, 4)
+    rebuilt = to_tf_keras(model)
+    assert [layer.name for layer in rebuilt.layers][:2] == ["x", "x_1"]
+    difference = rebuilt.predict(x, verbose=0) - model.predict(x, verbose=0)
+    assert np.max(np.abs(difference)) <= 1e-6
+
+
+@pytest.mark.parametrize("activation", ["hard_sigmoid", "hard_silu"])
+def test_activations_that_tf_keras_has_not_are_named(activation):
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(2, activation=activation, name="gate")]
+    )
+    with pytest.raises(ValueError, match=f"'gate'.*activation='{activation}'"):
+        to_tf_keras(model)
+
+
 def test_import_of_tfmot_leaves_the_process_as_it_was():
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     script = """
