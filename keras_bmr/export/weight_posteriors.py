@@ -1,19 +1,25 @@
 """The posteriors of weights in the form in which a TFLite file holds the weights."""
 
+import collections
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.export.constant_matching import (
+    ConstantMatch,
+    match_constants,
+    to_file_layout,
+    to_keras_layout,
+)
 from keras_bmr.export.tflite_file import TFLiteFile, WeightConstant
 from keras_bmr.layers.cloning import within
+from keras_bmr.pruning.channels.calls import call_graph, has_graph
 from keras_bmr.pruning.counterparts import counterparts
 from keras_bmr.pruning.posterior_weights import PosteriorWeight, posterior_weights
-
-# Converters fold factors into weights in float32.
-_FOLDING_TOLERANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +30,8 @@ class FileWeight:
     behind the layer is folded into them.
 
     Attributes:
-        layer: Name of the layer.
+        layer: Name of the layer; where others have the same, with the names of the
+            models around it before it, "model/layer".
         layer_index: Its position among the layers of the model and of its copies.
         name: Name of the weight there.
         constant: Where it is in the file.
@@ -69,7 +76,7 @@ class FileWeight:
         factor = np.where(folded, self.factor, 1.0)
         # What the converter multiplied by zero is lost, and does not matter.
         values = np.where(folded, values / factor, 0.0)
-        return _keras_layout(self.constant.operator, values, shape)
+        return to_keras_layout(self.constant.operator, values, shape)
 
 
 def file_weights(
@@ -88,31 +95,67 @@ def file_weights(
 
     Raises:
         TypeError: If a posterior or prior is not Normal.
+        ValueError: If two layers cannot be told apart by their names.
     """
-    constants = [(constant, file.values(constant)) for constant in file.weights()]
     weights = posterior_weights(source)
+    for weight in weights:
+        _check_normal(weight)
     model = weights[0].source.model
     index_of = {id(layer): index for index, layer in enumerate(within(model))}
+    names = _distinct_names(model, [weight.layer for weight in weights])
     inside = counterparts(weights, model, network)
-    found, missing = [], []
-    taken: set[WeightConstant] = set()
-    for weight, counterpart in zip(weights, inside, strict=True):
-        _check_normal(weight)
-        kernel = np.asarray(counterpart.variable, np.float32)
-        matches = [
-            (constant, values.shape, factor)
-            for constant, values in constants
-            if constant not in taken
-            and (factor := _folded_factor(constant, values, kernel)) is not None
-        ]
-        if not matches:
-            missing.append(weight)
-        taken |= {constant for constant, _, _ in matches}
-        found += [
-            _file_weight(weight, index_of[id(weight.layer)], kernel, *match)
-            for match in matches
-        ]
-    return found, missing
+    kernels = [np.asarray(item.variable, np.float32) for item in inside]
+    random = {id(item.variable) for item in inside}
+    matches = match_constants(
+        kernels,
+        _numbers_of_calls(network, [item.layer for item in inside]),
+        [np.asarray(v, np.float32) for v in network.weights if id(v) not in random],
+        [(constant, file.values(constant)) for constant in file.weights()],
+    )
+    found = [
+        _file_weight(weight, names[id(weight.layer)], index, kernel, match)
+        for weight, kernel, of_weight in zip(weights, kernels, matches, strict=True)
+        for index in [index_of[id(weight.layer)]]
+        for match in of_weight
+    ]
+    pairs = zip(weights, matches, strict=True)
+    return found, [weight for weight, of_weight in pairs if not of_weight]
+
+
+def _distinct_names(
+    model: keras.Model, layers: Sequence[keras.layers.Layer]
+) -> dict[int, str]:
+    """Names by the id of the layer, with those of models around it if need be."""
+    paths: dict[int, str] = {}
+
+    def walk(around: keras.layers.Layer, path: str) -> None:
+        for layer in around._flatten_layers(include_self=False, recursive=False):
+            if id(layer) not in paths:
+                paths[id(layer)] = path + layer.name
+                walk(layer, f"{path}{layer.name}/")
+
+    walk(model, "")
+    distinct = {id(layer): layer.name for layer in layers}
+    counts = collections.Counter(distinct.values())
+    names = {
+        key: name if counts[name] == 1 else paths[key] for key, name in distinct.items()
+    }
+    if len(set(names.values())) < len(names):
+        raise ValueError(
+            "Layers with posteriors are told apart by their names and those of the "
+            "models around them. Expected different ones, give the layers other names. "
+            f"Received: {sorted(names.values())}"
+        )
+    return names
+
+
+def _numbers_of_calls(
+    network: keras.Model, layers: Sequence[keras.layers.Layer]
+) -> list[int]:
+    """How often each layer is called; layers within others count as called once."""
+    calls = call_graph(network).calls if has_graph(network) else []
+    counts = collections.Counter(id(call.operation) for call in calls)
+    return [max(counts[id(layer)], 1) for layer in layers]
 
 
 def _check_normal(weight: PosteriorWeight) -> None:
@@ -128,21 +171,21 @@ def _check_normal(weight: PosteriorWeight) -> None:
 
 def _file_weight(
     weight: PosteriorWeight,
+    layer_name: str,
     layer_index: int,
     kernel: np.ndarray,
-    constant: WeightConstant,
-    shape: tuple[int, ...],
-    factor: np.ndarray,
+    match: ConstantMatch,
 ) -> FileWeight:
     posterior, prior = weight.posterior(), weight.prior()
+    constant, shape, factor = match
 
     def placed(value: Any) -> np.ndarray:
         value = np.broadcast_to(np.asarray(value), kernel.shape)
-        return _file_layout(constant.operator, value, shape)
+        return to_file_layout(constant.operator, value, shape)
 
     size = np.abs(factor)
     return FileWeight(
-        layer=weight.layer.name,
+        layer=layer_name,
         layer_index=layer_index,
         name=weight.name,
         constant=constant,
@@ -153,48 +196,3 @@ def _file_weight(
         keep=placed(weight.alive()) & (factor != 0),
         factor=factor,
     )
-
-
-def _folded_factor(
-    constant: WeightConstant, values: np.ndarray, kernel: np.ndarray
-) -> np.ndarray | None:
-    """The factors of the channels if a constant is a kernel times them, else None."""
-    if values.size != kernel.size:
-        return None
-    kernel = _file_layout(constant.operator, kernel, values.shape).astype(np.float64)
-    axes = tuple(axis for axis in range(values.ndim) if axis != constant.channel_axis)
-    energy = np.sum(kernel * kernel, axis=axes, keepdims=True)
-    factor = np.sum(kernel * values, axis=axes, keepdims=True)
-    # A channel of zeros may have been multiplied by anything.
-    factor = np.where(energy > 0, factor / np.where(energy > 0, energy, 1.0), 1.0)
-    # Nothing is folded in most cases; rounding shall not make it look so.
-    factor = np.where(np.abs(factor - 1) < _FOLDING_TOLERANCE, 1.0, factor)
-    allowed = _FOLDING_TOLERANCE * np.max(np.abs(values), axis=axes, keepdims=True)
-    return factor if np.all(np.abs(values - factor * kernel) <= allowed) else None
-
-
-def _file_layout(
-    operator: str, kernel: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    """A Keras kernel with the axes of the constant of an operator."""
-    if operator == "FULLY_CONNECTED":
-        return kernel.reshape(-1, shape[0]).T
-    if operator == "CONV_2D":
-        return kernel.reshape(*shape[1:], shape[0]).transpose(3, 0, 1, 2)
-    if operator == "TRANSPOSE_CONV":
-        kernel = kernel.reshape(shape[1], shape[2], shape[0], shape[3])
-        return kernel.transpose(2, 0, 1, 3)
-    return kernel.reshape(shape)
-
-
-def _keras_layout(
-    operator: str, values: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The inverse of `_file_layout`."""
-    if operator == "FULLY_CONNECTED":
-        values = values.T
-    elif operator == "CONV_2D":
-        values = values.transpose(1, 2, 3, 0)
-    elif operator == "TRANSPOSE_CONV":
-        values = values.transpose(1, 2, 0, 3)
-    return values.reshape(shape)

@@ -92,7 +92,11 @@ class WeightPrecision:
 
     @property
     def weight_labels(self) -> tuple[str, ...]:
-        """The weights that a file can hold in other formats, as "layer/weight"."""
+        """The weights that a file can hold in other formats, as "layer/weight".
+
+        Layers of nested models that have the same name stand there with the names of
+        the models around them: "model/layer/weight".
+        """
         return tuple(dict.fromkeys(weight.label for weight in self._weights))
 
     def bits(
@@ -179,7 +183,7 @@ class WeightPrecision:
         rows = [("weight", "kept", "bits", *(f"loss {name}" for name in formats))]
         rows[0] += tuple(f"delta_f {name}" for name in formats)
         for label in self.weight_labels:
-            layer, name = label.split("/")
+            layer, name = label.rsplit("/", 1)
             found = self._weights[self._find(layer, name)[0]]
             bits = resolved_bits(found, 1 / 24)
             rows.append(
@@ -216,7 +220,7 @@ class WeightPrecision:
         for name in formats:
             self._check_format(name)
         labels = self.weight_labels
-        positions = [self._find(*label.split("/")) for label in labels]
+        positions = [self._find(*label.rsplit("/", 1)) for label in labels]
         options = [
             {
                 name: (
@@ -264,8 +268,8 @@ class WeightPrecision:
         by_label = dict.fromkeys(self.weight_labels, default)
         for key, name in formats.items():
             self._check_format(name)
-            layer, _, weight = key.partition("/")
-            for position in self._find(layer, weight or None):
+            parts = key.rsplit("/", 1) if key in by_label else [key]
+            for position in self._find(*parts):
                 by_label[self._weights[position].label] = name
         self._check_format(default)
         return PrecisionChoice(

@@ -103,6 +103,86 @@ def test_every_kernel_in_every_format(name, model, precision, tmp_path):
     assert error < {"int4": 0.6, "int8": 0.03, "int16": 1e-3, "float16": 2e-3}[name]
 
 
+def bottleneck():
+    """Each of the decoder's weights is a channel of its own."""
+    stack = [
+        keras.Input((16,)),
+        layers.Dense(1, name="encoder"),
+        layers.Dense(16, name="decoder"),
+    ]
+    return keras.Sequential(stack)
+
+
+def depthwise():
+    """One weight per channel, and a normalisation that is folded into the first."""
+    stack = [
+        keras.Input((3, 3, 16)),
+        layers.DepthwiseConv2D(1, name="first"),
+        layers.BatchNormalization(name="norm"),
+        layers.ReLU(),
+        layers.DepthwiseConv2D(1, name="second"),
+        layers.ReLU(),
+        layers.DepthwiseConv2D(1, name="plain"),
+    ]
+    model = keras.Sequential(stack)
+    rng = np.random.default_rng(0)
+    model.get_layer("norm").set_weights([rng.uniform(0.5, 2, 16) for _ in range(4)])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "skip", "labels"),
+    [
+        (bottleneck, [], ("encoder/kernel", "decoder/kernel")),
+        (depthwise, ["plain"], ("first/kernel", "second/kernel")),
+        (depthwise, ["first"], ("second/kernel", "plain/kernel")),
+    ],
+)
+def test_kernels_with_one_weight_per_channel(build, skip, labels, tmp_path):
+    """Such a kernel is every constant of its size, up to factors."""
+    keras.utils.set_random_seed(0)
+    model = keras_bmr.to_variational(build(), num_examples=10, skip=skip)
+    precision = WeightPrecision(model)
+    assert precision.weight_labels == labels
+    choice = precision.assign({labels[0]: "int4"}, default="int8")
+    assert len(choice.rounded) == 2
+    path = tmp_path / "model.tflite"
+    x = np.random.default_rng(1).normal(size=(8, *model.input_shape[1:]))
+    export_precision(choice, path, x.astype("float32"))
+    expected = choice.network().predict(x, verbose=0)
+    np.testing.assert_allclose(run(path, x.astype("float32")), expected, atol=1e-5)
+    types = sorted(str(np.dtype(d["dtype"])) for d, _ in in_file(path))
+    assert len(types) == 2 and "int8" in types
+
+
+def test_layers_of_one_name_in_two_models(tmp_path):
+    keras.utils.set_random_seed(0)
+    blocks = [
+        keras.Sequential(
+            [keras.Input((6,)), layers.Dense(6, name="dense")], name=f"block_{number}"
+        )
+        for number in range(2)
+    ]
+    inputs = keras.Input((6,))
+    outputs = layers.Dense(2, name="head")(blocks[1](layers.ReLU()(blocks[0](inputs))))
+    model = keras_bmr.to_variational(keras.Model(inputs, outputs), num_examples=10)
+    precision = WeightPrecision(model)
+    names = ["block_0/dense", "block_1/dense", "head"]
+    assert precision.weight_labels == tuple(f"{name}/kernel" for name in names)
+    formats = dict(zip(names, ("int4", "int8", "float16"), strict=True))
+    choice = precision.assign(formats)
+    assert choice.formats == {f"{name}/kernel": formats[name] for name in names}
+    losses = [precision.loss(name, formats[name]) for name in names]
+    assert choice.loss == pytest.approx(sum(losses)) and losses[0] > losses[1] > 0
+    assert precision.assign({"block_1/dense/kernel": "int8"}).loss == losses[1]
+    x = X[:, 0].reshape(24, 32)[:, :6]
+    export_precision(choice, tmp_path / "model.tflite", x)
+    expected = choice.network().predict(x, verbose=0)
+    np.testing.assert_allclose(run(tmp_path / "model.tflite", x), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="block_0/dense/kernel.*layer='dense'"):
+        precision.loss("dense", "int4")
+
+
 def test_mixed_formats_and_batches(precision, tmp_path):
     formats = {"conv": "int8", "depthwise": "int4", "dense": "int16", "head": "float16"}
     choice = precision.assign(formats)
