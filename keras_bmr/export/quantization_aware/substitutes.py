@@ -38,8 +38,19 @@ def is_fused_activation(operation: keras.Operation) -> bool:
     )
 
 
-def separated(layer, affine: Affine | None, unique: Callable[[str], str]) -> Callable:
-    """A depthwise and a pointwise convolution instead of a separable one."""
+def separated(
+    layer: keras.layers.Layer, affine: Affine | None, unique: Callable[[str], str]
+) -> Callable:
+    """A depthwise and a pointwise convolution instead of a separable one.
+
+    Args:
+        layer: A built SeparableConv1D or SeparableConv2D.
+        affine: What the pointwise convolution takes up, or None.
+        unique: Makes a name one that is not used yet.
+
+    Returns:
+        What to call in the place of the layer.
+    """
     depthwise_class, pointwise_class = SEPARABLE[type(layer)]
     config = layer.get_config()
     shared = {key: config[key] for key in _SHARED_ARGUMENTS}
@@ -77,7 +88,16 @@ def pointwise_of(
     input_shape: tuple[int | None, ...],
     unique: Callable[[str], str],
 ) -> Callable:
-    """A depthwise convolution of size 1 instead of a factor and a shift."""
+    """A depthwise convolution of size 1 instead of a factor and a shift.
+
+    Args:
+        layer: A BatchNormalization or a Rescaling layer.
+        input_shape: Shape of its input, the batch axis included.
+        unique: Makes a name one that is not used yet.
+
+    Returns:
+        What to call in the place of the layer.
+    """
     affine = affine_of(layer, input_shape)
     name = unique(layer.name)
     # A Rescaling layer has no variables that training could move.
@@ -106,7 +126,16 @@ def pointwise_of(
 def with_activation(
     layer: keras.layers.Layer, activation: Callable, unique: Callable[[str], str]
 ) -> Callable:
-    """A layer followed by its activation if the kernel cannot apply that."""
+    """A layer followed by its activation if the kernel cannot apply that.
+
+    Args:
+        layer: The layer, which applies the activation itself if its kernel can.
+        activation: A function of `keras.activations`.
+        unique: Makes a name one that is not used yet.
+
+    Returns:
+        What to call in the place of the layer.
+    """
     if activation in FUSED:
         return layer
     name = unique(f"{layer.name}_activation")
@@ -118,7 +147,15 @@ def with_activation(
 
 
 def silu(name: str, unique: Callable[[str], str]) -> Callable:
-    """Swish from a sigmoid and a product, which have int8 kernels."""
+    """Swish from a sigmoid and a product, which have int8 kernels.
+
+    Args:
+        name: Name of the product.
+        unique: Makes a name one that is not used yet.
+
+    Returns:
+        What to call in the place of the layer.
+    """
     sigmoid = layers.Activation("sigmoid", name=unique(f"{name}_sigmoid"))
     multiply = layers.Multiply(name=name)
     return lambda inputs: multiply([inputs, sigmoid(inputs)])
