@@ -12,10 +12,10 @@ from keras_bmr.export.network import (
 )
 from keras_bmr.export.precision_choice import PrecisionChoice
 from keras_bmr.export.report import ExportReport
-from keras_bmr.export.sparse_encoding import encode_sparse
 from keras_bmr.export.verified_file import (
     check_path,
     verification_inputs,
+    write_sparse_or_dense,
     write_verified,
 )
 
@@ -44,7 +44,8 @@ def export_precision(
             random inputs.
         batch_size: Number of examples per call of the file.
         sparse: Whether weights that stay float32 get TFLite's sparse encodings where
-            they are smaller, as in `export_tflite`.
+            they are smaller, as in `export_tflite`. Where that makes no smaller file
+            or one that does not run, they stay dense and the report says so.
         metadata: Labels, scaling of the inputs and a description to keep in the file.
 
     Returns:
@@ -81,11 +82,6 @@ def export_precision(
     )
     function = converter.trace(network, specifications, batch_size)
     content = choice.encode(converter.convert(function))
-    is_sparse = False
-    if sparse:
-        compressed, _ = encode_sparse(content)
-        is_sparse = len(compressed) < len(content)
-        content = compressed if is_sparse else content
     expected = verify.run_keras(choice.network(), inputs.arrays, batch_size)
     of_model = verify.run_keras(
         reference(choice.model, network), inputs.arrays, batch_size
@@ -94,15 +90,21 @@ def export_precision(
     note = f"rounding: relative difference {rounding.relative_difference:.3g}"
     if rounding.top1_agreement is not None:
         note += f", top-1 agreement with the model {rounding.top1_agreement:.2%}"
-    return write_verified(
-        content,
-        path,
-        inputs,
-        expected,
-        None,
-        batch_size,
-        is_sparse=is_sparse,
-        notes=(note,),
-        layer_names=[layer.name for layer in network._flatten_layers()],
-        metadata=metadata,
-    )
+
+    def write(content: bytes, is_sparse: bool, notes: tuple[str, ...]) -> ExportReport:
+        return write_verified(
+            content,
+            path,
+            inputs,
+            expected,
+            None,
+            batch_size,
+            is_sparse=is_sparse,
+            notes=notes,
+            layer_names=[layer.name for layer in network._flatten_layers()],
+            metadata=metadata,
+        )
+
+    if sparse:
+        return write_sparse_or_dense(content, (note,), write)
+    return write(content, False, (note,))

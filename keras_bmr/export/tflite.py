@@ -16,11 +16,11 @@ from keras_bmr.export.quantization_aware.conversion import (
     with_rounded_weights,
 )
 from keras_bmr.export.report import ExportReport
-from keras_bmr.export.sparse_encoding import encode_sparse
 from keras_bmr.export.uncertainty.settings import check_uncertainty, inference_of
 from keras_bmr.export.verified_file import (
     check_path,
     verification_inputs,
+    write_sparse_or_dense,
     write_verified,
 )
 
@@ -157,19 +157,9 @@ def export_tflite(
             metadata=metadata,
         )
 
-    if not sparse:
-        return write(content, False, notes)
-    compressed, _ = encode_sparse(content)
-    if len(compressed) >= len(content):
-        reason = "it would not be smaller"
-    else:
-        try:
-            return write(compressed, True, notes)
-        except RuntimeError as error:
-            reason = str(error)
-    return write(
-        content, False, (*notes, f"dense encoding instead of sparse: {reason}")
-    )
+    if sparse:
+        return write_sparse_or_dense(content, notes, write)
+    return write(content, False, notes)
 
 
 def _check_mode(model, quantize) -> None:

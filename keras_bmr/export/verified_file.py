@@ -4,7 +4,7 @@ import dataclasses
 import gzip
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from keras_bmr.export.file_layout import file_layout
 from keras_bmr.export.metadata import Metadata, check_metadata, with_metadata
 from keras_bmr.export.network import InputSpecification
 from keras_bmr.export.report import ExportReport
+from keras_bmr.export.sparse_encoding import encode_sparse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,3 +177,34 @@ def write_verified(
         notes=notes,
         metadata=metadata,
     )
+
+
+def write_sparse_or_dense(
+    content: bytes,
+    notes: tuple[str, ...],
+    write: Callable[[bytes, bool, tuple[str, ...]], ExportReport],
+) -> ExportReport:
+    """Writes a file with sparse encodings, or as it is where those do not serve.
+
+    Args:
+        content: The dense file's bytes.
+        notes: Remarks for the report.
+        write: Calls `write_verified` with a content, whether it is sparse, and notes.
+
+    Returns:
+        The report of what was written, with a note where it is the dense file.
+
+    Raises:
+        ValueError: As `write_verified`.
+        RuntimeError: If the dense file does not load or disagrees with Keras, too.
+    """
+    compressed, _ = encode_sparse(content)
+    if len(compressed) >= len(content):
+        reason = "it would not be smaller"
+    else:
+        try:
+            return write(compressed, True, notes)
+        except RuntimeError as error:
+            reason = str(error)
+    note = f"dense encoding instead of sparse: {reason}"
+    return write(content, False, (*notes, note))

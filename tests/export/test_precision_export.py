@@ -201,7 +201,7 @@ def test_mixed_formats_and_batches(precision, tmp_path):
     )
 
 
-def test_formats_and_sparse_encodings_in_one_file(tmp_path):
+def test_formats_and_sparse_encodings_in_one_file(tmp_path, monkeypatch):
     model = keras.Sequential(
         [
             keras.Input((32,)),
@@ -221,9 +221,19 @@ def test_formats_and_sparse_encodings_in_one_file(tmp_path):
     encodings = {la.name: la.encoding for la in report.layout.layers[:4]}
     assert encodings["second"] == "float32, 1x4 blocks"
     assert encodings["first"] == encodings["head"] == "int8"
-    np.testing.assert_allclose(
-        run(path, x), choice.network().predict(x, verbose=0), atol=1e-5
+    expected = choice.network().predict(x, verbose=0)
+    np.testing.assert_allclose(run(path, x), expected, atol=1e-5)
+    # The formats stay where a sparse file does not run.
+    monkeypatch.setattr(
+        "keras_bmr.export.verified_file.encode_sparse",
+        lambda content: (content[: len(content) // 2], {}),
     )
+    report = export_precision(choice, path, x, sparse=True)
+    assert not report.sparse
+    assert any("dense encoding instead of sparse" in note for note in report.notes)
+    encodings = {la.name: la.encoding for la in report.layout.layers[:4]}
+    assert encodings["second"] == "float32" and encodings["first"] == "int8"
+    np.testing.assert_allclose(run(path, x), expected, atol=1e-5)
 
 
 def test_a_file_of_the_chosen_size(precision, tmp_path):
