@@ -1,33 +1,14 @@
 """What the bytes of a TFLite file are, read from its flatbuffer."""
 
 import dataclasses
-import math
 import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from keras_bmr.export.operators import parse
-
-_BITS = {
-    "FLOAT32": 32,
-    "FLOAT16": 16,
-    "BFLOAT16": 16,
-    "FLOAT64": 64,
-    "INT64": 64,
-    "UINT64": 64,
-    "INT32": 32,
-    "UINT32": 32,
-    "INT16": 16,
-    "UINT16": 16,
-    "INT8": 8,
-    "UINT8": 8,
-    "BOOL": 8,
-    "INT4": 4,
-    "UINT4": 4,
-    "INT2": 2,
-}
+from keras_bmr.export.activation_memory import peak_activation_bytes
+from keras_bmr.export.operators import parse, present, tensor_type_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +48,11 @@ class FileLayout:
         structure: All other bytes: tables, shapes, operators, padding. Together with
             the names it is what a small file cannot fall below.
         peak_activation_bytes: The most bytes that inputs, outputs and activations
-            which are needed at one time have. The arena of an interpreter on a
-            microcontroller is larger: kernels' scratch memory, the interpreter's own
-            structures and gaps come on top. None for a file with control flow or
-            shapes that are not fixed.
+            which are needed at one time have; weights that are unpacked when the file
+            is loaded are none. The arena of an interpreter on a microcontroller is
+            larger: kernels' scratch memory, the interpreter's own structures and gaps
+            come on top. None for a file with control flow or shapes that are not
+            fixed.
     """
 
     bytes: int
@@ -141,7 +123,7 @@ def file_layout(
     content = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
     schema, model, codes = parse(content)
     known = frozenset(layer_names)
-    type_names = _type_names(schema)
+    type_names = tensor_type_names(schema)
     sizes = [_buffer_bytes(buffer) for buffer in model.buffers or []]
     counted: set[int] = set()
     layers = []
@@ -150,7 +132,7 @@ def file_layout(
         for operator in subgraph.operators or []:
             constants = [
                 tensors[index]
-                for index in _present(operator.inputs)
+                for index in present(operator.inputs)
                 if sizes[tensors[index].buffer]
             ]
             constants = [c for c in constants if c.buffer not in counted]
@@ -159,7 +141,7 @@ def file_layout(
             # Tensors with equal values may have one buffer.
             buffers = {constant.buffer for constant in constants}
             counted |= buffers
-            outputs = [tensors[index] for index in _present(operator.outputs)]
+            outputs = [tensors[index] for index in present(operator.outputs)]
             largest = max(constants, key=lambda tensor: sizes[tensor.buffer])
             layers.append(
                 LayerBytes(
@@ -184,13 +166,8 @@ def file_layout(
         names=names,
         metadata=metadata,
         structure=len(content) - weights - quantization - names - metadata,
-        peak_activation_bytes=_peak_activation_bytes(schema, model, sizes),
+        peak_activation_bytes=peak_activation_bytes(schema, model, codes, sizes),
     )
-
-
-def _present(indices: Any) -> list[int]:
-    """Inputs that an operator does not have are -1."""
-    return [] if indices is None else [int(index) for index in indices if index >= 0]
 
 
 def _buffer_bytes(buffer: Any) -> int:
@@ -212,14 +189,6 @@ def _side_bytes(tensor: Any) -> int:
             for vector in (dimension.arraySegments, dimension.arrayIndices):
                 arrays.append(None if vector is None else vector.values)
     return sum(array.nbytes for array in arrays if array is not None)
-
-
-def _type_names(schema: Any) -> dict[int, str]:
-    return {
-        code: name
-        for name, code in vars(schema.TensorType).items()
-        if isinstance(code, int)
-    }
 
 
 def _encoding(type_names: dict[int, str], tensor: Any) -> str:
@@ -252,33 +221,3 @@ def _layer_name(tensors: Sequence[Any], known: frozenset[str]) -> str:
                     return candidate
     scopes = paths[0].split("/")
     return scopes[-2] if len(scopes) > 1 else scopes[0]
-
-
-def _peak_activation_bytes(schema: Any, model: Any, sizes: Sequence[int]) -> int | None:
-    """The largest sum of the sizes of tensors that are alive at one operator."""
-    if len(model.subgraphs) != 1:
-        return None
-    (subgraph,) = model.subgraphs
-    operators = subgraph.operators or []
-    first = dict.fromkeys(_present(subgraph.inputs), 0)
-    last: dict[int, int] = {}
-    for step, operator in enumerate(operators):
-        for index in _present(operator.outputs):
-            first[index] = last[index] = step
-        for index in _present(operator.inputs):
-            last[index] = step
-    last.update(dict.fromkeys(_present(subgraph.outputs), len(operators) - 1))
-    type_names = _type_names(schema)
-    alive = [0] * len(operators)
-    for index, start in first.items():
-        tensor = subgraph.tensors[index]
-        bits = _BITS.get(type_names.get(tensor.type))
-        shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
-        if sizes[tensor.buffer]:
-            continue
-        if bits is None or any(size < 0 for size in shape):
-            return None
-        num_bytes = -(-math.prod(shape) * bits // 8)
-        for step in range(start, last.get(index, start) + 1):
-            alive[step] += num_bytes
-    return max(alive, default=0)

@@ -4,6 +4,9 @@ The interpreter lists only the main subgraph; the body of a recurrent layer's lo
 a subgraph of its own, so the flatbuffer itself is read.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 # Kernels that draw random numbers: such a network is not deterministic.
 RANDOM_OPERATORS = frozenset(
     {"MULTINOMIAL", "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM"}
@@ -44,6 +47,28 @@ def parse(content: bytes):
             name = f"CUSTOM:{(code.customCode or b'?').decode()}"
         operators.append(name)
     return schema, model, operators
+
+
+def present(indices: Iterable[int] | None) -> list[int]:
+    """Positions of the tensors that an operator or subgraph has.
+
+    Args:
+        indices: Its inputs or outputs; inputs that it does not have are -1.
+    """
+    return [] if indices is None else [int(index) for index in indices if index >= 0]
+
+
+def tensor_type_names(schema: Any) -> dict[int, str]:
+    """TFLite's names of the types of tensors, by their codes.
+
+    Args:
+        schema: LiteRT's classes, see `parse`.
+    """
+    return {
+        code: name
+        for name, code in vars(schema.TensorType).items()
+        if isinstance(code, int)
+    }
 
 
 def operator_names(content: bytes) -> tuple[str, ...]:

@@ -86,6 +86,28 @@ def test_peak_is_that_of_the_addition(exported):
     assert report.layout.peak_activation_bytes == expected
 
 
+def test_unpacked_weights_are_no_activations(tmp_path):
+    """The kernels, larger than all activations, leave the peak as it is."""
+    stack = [
+        keras.Input((64,)),
+        layers.Dense(128, activation="relu"),
+        layers.Dense(32, activation="relu"),
+    ]
+    model = keras.Sequential(stack)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        kernel = rng.normal(size=layer.kernel.shape)
+        layer.kernel.assign(kernel * (rng.random(kernel.shape) < 0.1))
+    peak = 4 * (64 + 128)
+    for options, operator in (
+        ({"quantize": "float16"}, "DEQUANTIZE"),
+        ({"sparse": True}, "DENSIFY"),
+    ):
+        report = export_tflite(model, tmp_path / "model.tflite", **options)
+        assert operator in report.ops
+        assert report.layout.peak_activation_bytes == peak
+
+
 def test_names_without_the_model(exported):
     _, path, report = exported
     layout = file_layout(path)
