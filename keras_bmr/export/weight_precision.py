@@ -7,16 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bmr.export import converter, operators
 from keras_bmr.export.bit_allocation import cheapest_formats
-from keras_bmr.export.network import deterministic_network, input_specifications
 from keras_bmr.export.precision_choice import PrecisionChoice
-from keras_bmr.export.text_table import text_table
-from keras_bmr.export.tflite_file import TFLiteFile
+from keras_bmr.export.precision_table import precision_table
+from keras_bmr.export.rounded_weights import RoundedWeights, check_format
 from keras_bmr.export.weight_evidence import grid_delta_f, resolved_bits
-from keras_bmr.export.weight_formats import WEIGHT_FORMATS, RoundedWeight, round_weight
-from keras_bmr.export.weight_posteriors import file_weights
-from keras_bmr.pruning.posterior_weights import posterior_source
+from keras_bmr.export.weight_formats import WEIGHT_FORMATS
 
 _ROUNDINGS = ("posterior", "evidence")
 
@@ -67,28 +63,12 @@ class WeightPrecision:
                 f"Invalid value for `rounding`, expected one of {_ROUNDINGS}. "
                 f"Received: rounding={rounding!r}"
             )
-        self._rounding = rounding
-        self._model = posterior_source(source).model
-        network = deterministic_network(self._model)
-        function = converter.trace(network, input_specifications(network, 1), 1)
-        self._content = converter.convert(function)
-        operators.check_operators(operators.operator_names(self._content))
-        self._weights, missing = file_weights(
-            source, network, TFLiteFile(self._content)
-        )
-        self._missing = [weight.label for weight in missing]
-        if not self._weights:
-            raise ValueError(
-                "Expected at least one weight with a posterior that is a constant of "
-                "its own in the converted file, as kernels of dense layers and "
-                f"convolutions are. Received: {', '.join(self._missing)}"
-            )
-        self._rounded: dict[tuple[int, str], RoundedWeight] = {}
+        self._weights = RoundedWeights(source, rounding)
 
     @property
     def model(self) -> keras.Model:
         """The model that has the weights."""
-        return self._model
+        return self._weights.model
 
     @property
     def weight_labels(self) -> tuple[str, ...]:
@@ -97,7 +77,7 @@ class WeightPrecision:
         Layers of nested models that have the same name stand there with the names of
         the models around them: "model/layer/weight".
         """
-        return tuple(dict.fromkeys(weight.label for weight in self._weights))
+        return self._weights.labels
 
     def bits(
         self, layer: str, weight: str | None = None, max_loss: float = 1 / 24
@@ -125,7 +105,7 @@ class WeightPrecision:
                 "`max_loss` must be a positive number of nats per weight. Received: "
                 f"max_loss={max_loss!r}"
             )
-        return resolved_bits(self._weights[self._find(layer, weight)[0]], max_loss)
+        return resolved_bits(self._weights.find(layer, weight)[0], max_loss)
 
     def loss(self, layer: str, weight_format: str, weight: str | None = None) -> float:
         """Nats of log posterior density lost by storing a weight in a format.
@@ -142,8 +122,8 @@ class WeightPrecision:
         Raises:
             ValueError: If there is no such weight or format.
         """
-        first = self._find(layer, weight)[0]
-        return float(np.sum(self._round(first, weight_format).loss))
+        first = self._weights.find(layer, weight)[0]
+        return float(np.sum(self._weights.round(first, weight_format).loss))
 
     def delta_f(
         self, layer: str, weight_format: str, weight: str | None = None
@@ -166,8 +146,8 @@ class WeightPrecision:
         Raises:
             ValueError: If there is no such weight or format.
         """
-        rounded = self._round(self._find(layer, weight)[0], weight_format)
-        return grid_delta_f(rounded)
+        first = self._weights.find(layer, weight)[0]
+        return grid_delta_f(self._weights.round(first, weight_format))
 
     def summary(
         self,
@@ -180,25 +160,8 @@ class WeightPrecision:
             formats: Those to show.
             print_fn: Called with each line.
         """
-        rows = [("weight", "kept", "bits", *(f"loss {name}" for name in formats))]
-        rows[0] += tuple(f"delta_f {name}" for name in formats)
-        for label in self.weight_labels:
-            layer, name = label.rsplit("/", 1)
-            found = self._weights[self._find(layer, name)[0]]
-            bits = resolved_bits(found, 1 / 24)
-            rows.append(
-                (
-                    label,
-                    f"{np.count_nonzero(found.keep):,}",
-                    f"{bits.min():.1f}-{bits.max():.1f}",
-                    *(_nats(self.loss(layer, item, name)) for item in formats),
-                    *(_nats(self.delta_f(layer, item, name)) for item in formats),
-                )
-            )
-        for line in text_table(rows):
+        for line in precision_table(self._weights, formats):
             print_fn(line)
-        for label in self._missing:
-            print_fn(f"{label}: no constant of its own in the file, stays float32")
 
     def choose(
         self, max_bytes: int, formats: Sequence[str] = tuple(WEIGHT_FORMATS)
@@ -218,27 +181,20 @@ class WeightPrecision:
             ValueError: If even the smallest formats do not fit, or a format is unknown.
         """
         for name in formats:
-            self._check_format(name)
-        labels = self.weight_labels
-        positions = [self._find(*label.rsplit("/", 1)) for label in labels]
+            check_format(name)
+        labels, content = self.weight_labels, self._weights.content
         options = [
-            {
-                name: (
-                    sum(self._round(p, name).num_bytes for p in group),
-                    sum(float(np.sum(self._round(p, name).loss)) for p in group),
-                )
-                for name in formats
-            }
-            for group in positions
+            {name: self._weights.bytes_and_loss(label, name) for name in formats}
+            for label in labels
         ]
-        budget = max_bytes - self._fixed_bytes()
+        budget = max_bytes - (len(content) - self._weights.num_bytes)
         while True:
             # What the structure of the file takes is estimated, hence the second look.
             chosen = cheapest_formats(options, budget)
             is_last = chosen is None
             chosen = chosen or cheapest_formats(options, 0, or_smallest=True)
             choice = self.assign(dict(zip(labels, chosen, strict=True)))
-            num_bytes = len(choice.encode(self._content))
+            num_bytes = len(choice.encode(content))
             if num_bytes <= max_bytes:
                 return choice
             if is_last:
@@ -267,59 +223,11 @@ class WeightPrecision:
         """
         by_label = dict.fromkeys(self.weight_labels, default)
         for key, name in formats.items():
-            self._check_format(name)
+            check_format(name)
             parts = key.rsplit("/", 1) if key in by_label else [key]
-            for position in self._find(*parts):
-                by_label[self._weights[position].label] = name
-        self._check_format(default)
-        return PrecisionChoice(
-            model=self._model,
-            rounded=tuple(
-                self._round(position, by_label[weight.label])
-                for position, weight in enumerate(self._weights)
-            ),
-        )
-
-    def _fixed_bytes(self) -> int:
-        """Bytes of the file besides the weights in question."""
-        return len(self._content) - sum(item.mean.nbytes for item in self._weights)
-
-    def _check_format(self, name: str) -> None:
-        if name not in WEIGHT_FORMATS:
-            raise ValueError(
-                f"Expected one of the formats {list(WEIGHT_FORMATS)}. Received: "
-                f"{name!r}"
-            )
-
-    def _round(self, position: int, name: str) -> RoundedWeight:
-        self._check_format(name)
-        key = position, name
-        if key not in self._rounded:
-            self._rounded[key] = round_weight(
-                self._weights[position], WEIGHT_FORMATS[name], self._rounding
-            )
-        return self._rounded[key]
-
-    def _find(self, layer: str, name: str | None = None) -> list[int]:
-        """Positions of the constants of a weight."""
-        of_layer = [
-            position
-            for position, weight in enumerate(self._weights)
-            if weight.layer == layer and name in (None, weight.name)
-        ]
-        if not of_layer:
-            raise ValueError(
-                "Expected a layer, and one of its weights, that the file can hold in "
-                f"another format: {list(self.weight_labels)}. Received: "
-                f"layer={layer!r}, weight={name!r}"
-            )
-        label = self._weights[of_layer[0]].label
-        return [p for p in of_layer if self._weights[p].label == label]
-
-
-def _nats(value: float) -> str:
-    """Four digits, and nothing of what is as good as zero."""
-    return f"{value:.4g}" if abs(value) >= 1e-4 else "0"
+            by_label[self._weights.find(*parts)[0].label] = name
+        check_format(default)
+        return PrecisionChoice(self.model, self._weights.in_formats(by_label))
 
 
 def choose_precision(
