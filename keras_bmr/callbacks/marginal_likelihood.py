@@ -130,9 +130,7 @@ class MarginalLikelihood(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Removes the regulariser; fits `laplace` to the weights that are left."""
-        detach_priors(self.laplace.variables)
-        self.model.train_function = None
-        self.model.test_function = None
+        self.detach()
         _, best = self._best
         if self.patience is not None and best is not None:
             weights, precision, noise = best
@@ -142,6 +140,16 @@ class MarginalLikelihood(keras.callbacks.Callback):
             self._is_current = False
         if not self._is_current:
             self._fit_curvature()
+
+    def detach(self) -> None:
+        """Removes the regulariser, as the end of training does.
+
+        Call it if training was interrupted, by the keyboard or an error: Keras tells
+        callbacks nothing of it, and the regulariser would count from then on.
+        """
+        detach_priors(self.laplace.variables)
+        self.laplace.model.train_function = None
+        self.laplace.model.test_function = None
 
     def _fit_curvature(self) -> None:
         self.laplace.fit(self.data, batch_size=self._batch_size, verbose=0)
@@ -210,7 +218,12 @@ class MarginalLikelihood(keras.callbacks.Callback):
         reduction = getattr(loss, "reduction", "sum_over_batch_size")
         names = (expected.name, type(expected).__name__)
         name = getattr(loss, "name", None) or getattr(loss, "__name__", None)
-        if reduction in (None, "none", "sum") or name not in names:
+        given = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        is_other = any(
+            given.get(key, False) != expected.get_config().get(key, False)
+            for key in ("from_logits", "label_smoothing")
+        )
+        if reduction in (None, "none", "sum") or name not in names or is_other:
             raise ValueError(
                 "The model must be compiled with the loss of `laplace` and a mean as "
                 f"its reduction. Expected: loss={expected!r}. Received: "

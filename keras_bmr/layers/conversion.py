@@ -20,6 +20,7 @@ from keras_bmr.layers.registry import variational_class
 from keras_bmr.layers.traversal import (
     layers_named,
     require_variational_layers,
+    tell_num_examples,
     variational_layers,
 )
 from keras_bmr.layers.variational import Variational
@@ -94,7 +95,11 @@ def to_variational(
             return convert_wrapper(layer, convert)
         target = variational_class(type(layer))
         if target is not None:
-            return target.from_config({**layer.get_config(), **options})
+            try:
+                return target.from_config({**layer.get_config(), **options})
+            except TypeError as error:
+                # Keras hides what is wrong with an argument behind the whole config.
+                raise error.__context__ or error from None
         if layer.weights:
             raise ValueError(
                 f"Layer '{layer.name}' of class {type(layer).__name__} has weights, "
@@ -115,9 +120,7 @@ def to_variational(
         )
     if num_examples is not None:
         # Layers that were Bayesian before have a number of their own.
-        for layer in layers:
-            layer.num_examples = num_examples
-            layer.kl_weight.assign(1.0 / num_examples)
+        tell_num_examples(layers, num_examples)
     if structured:
         return add_noise_gates(converted, num_examples, skip=skip)
     return converted

@@ -118,8 +118,10 @@ def prune_weight(layer: keras.layers.Layer, name: str, keep: Any) -> None:
 
     Pruned entries are zero and stay so in training and after saving. A weight of an
     ordinary layer gets a constraint, which is saved in the config of the layer;
-    loading the model then needs `import keras_bmr`. An optimiser that overwrites the
-    weights with moving averages (`use_ema=True`) does so after all constraints.
+    loading the model then needs `import keras_bmr`. A model that was fitted before
+    has a training step that knows nothing of it: compile the model again. An
+    optimiser that overwrites the weights with moving averages (`use_ema=True`) does
+    so after all constraints.
 
     Args:
         layer: A built Keras layer, Bayesian or not.

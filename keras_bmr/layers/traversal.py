@@ -84,3 +84,16 @@ def layers_named(model: keras.layers.Layer, skip: Sequence[str]) -> set[int]:
         )
     named = [layer for layer in layers if layer.name in skip]
     return {id(inner) for layer in named for inner in layer._flatten_layers()}
+
+
+def tell_num_examples(layers: Sequence[Variational], num_examples: int) -> None:
+    """Sets the number of training examples; factors of KL terms stay.
+
+    Args:
+        layers: Built Bayesian layers.
+        num_examples: Positive integer.
+    """
+    for layer in layers:
+        ratio = (layer.num_examples or 1) / num_examples
+        layer.num_examples = int(num_examples)
+        layer.kl_weight.assign(layer.kl_weight.value * ratio)

@@ -3,7 +3,7 @@
 import keras
 
 from keras_bmr.argument_checks import require_integer, require_positive
-from keras_bmr.layers.traversal import require_variational_layers
+from keras_bmr.layers.traversal import require_variational_layers, tell_num_examples
 
 
 def set_num_examples(model: keras.Model, num_examples: int) -> None:
@@ -11,8 +11,9 @@ def set_num_examples(model: keras.Model, num_examples: int) -> None:
 
     The negative evidence lower bound per example is mean(loss) + KL / num_examples,
     so that every Bayesian layer weighs its KL divergence by 1 / num_examples (times
-    the factor of `set_kl_factor`). Pass the size of the whole training set, whatever
-    the batch size. Losses must be means over the batch (Keras' default), not sums.
+    the factor of `set_kl_factor`, or what its `kl_weight` was set to). Pass the size of
+    the whole training set, whatever the batch size. Losses must be means over the batch
+    (Keras' default), not sums.
 
     Args:
         model: A built model with Bayesian layers.
@@ -26,15 +27,13 @@ def set_num_examples(model: keras.Model, num_examples: int) -> None:
         >>> keras_bmr.set_num_examples(model, num_examples=len(x_train))
     """
     require_integer("num_examples", num_examples, at_least=1)
-    layers = require_variational_layers(model)
-    factor = kl_factor(model)
-    for layer in layers:
-        layer.num_examples = int(num_examples)
-    set_kl_factor(model, factor)
+    tell_num_examples(require_variational_layers(model), num_examples)
 
 
 def set_kl_factor(model: keras.Model, factor: float) -> None:
     """Multiplies the KL term of the loss; 1 is the evidence lower bound.
+
+    All layers get the same factor, those too whose `kl_weight` was set by hand.
 
     Args:
         model: A built model with Bayesian layers.

@@ -88,9 +88,11 @@ def check_something_left(
         raise ValueError(
             f"Nothing would be left of layer '{name}', and no signal would pass it. "
             f"Leave it alone with `skip=['{name}']`, or prune less with a higher "
-            "`threshold` or a lower `sparsity`. If you did not ask for much, the "
-            "posterior may have collapsed to the prior: train longer, warm up with "
-            "`keras_bmr.callbacks.KLAnnealing`, and check `num_examples`."
+            "`threshold` or a lower `sparsity`. If you did not ask for much, a "
+            "variational posterior may have collapsed to the prior: train longer, warm "
+            "up with `keras_bmr.callbacks.KLAnnealing`, and check `num_examples`; a "
+            "Laplace posterior may have a prior that does not fit: call "
+            "`optimize_prior_precision()`, or give `criterion='opd'` and a `sparsity`."
         )
 
 

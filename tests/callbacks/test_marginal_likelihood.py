@@ -192,7 +192,31 @@ def test_errors():
     summed = keras.losses.SparseCategoricalCrossentropy(True, reduction="sum")
     with pytest.raises(ValueError, match="a mean as its reduction"):
         compiled(model, summed).fit(x, y, verbose=0, callbacks=[callback])
+    # The same name, another likelihood: LOSS is of logits.
+    for wrong in (
+        "sparse_categorical_crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=False),
+    ):
+        with pytest.raises(ValueError, match="compiled with the loss of `laplace`"):
+            compiled(model, wrong).fit(x, y, verbose=0, callbacks=[callback])
     assert all(variable.regularizer is None for variable in model.trainable_variables)
+
+
+def test_an_interrupted_training_is_cleaned_up_by_hand():
+    x, y = classification()
+    model = compiled(network())
+    plain = model.evaluate(x, y, verbose=0)
+    callback = MarginalLikelihood(Laplace(model, LOSS, prior_precision=50.0), (x, y))
+
+    def interrupt(epoch, logs):
+        raise KeyboardInterrupt
+
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, verbose=0, callbacks=[callback, stop])
+    assert model.evaluate(x, y, verbose=0) > 1.1 * plain
+    callback.detach()
+    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), plain, rtol=1e-6)
 
 
 def test_pruning_goes_along_after_refits():

@@ -352,6 +352,17 @@ class Subclassed(keras.Model):
         return self.dense(x)
 
 
+def test_wrong_arguments_are_named_without_the_config_of_a_layer():
+    for options, message in (
+        ({"prior": "spike_and_slab"}, "^A MeanFieldNormal posterior cannot stand"),
+        ({"prior": 0.3}, "0.3"),
+        ({"posterior": "nothing"}, "nothing"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message) as caught:
+            keras_bmr.to_variational(sequential(), 10, **options)
+        assert "deserializing" not in str(caught.value)
+
+
 def test_models_that_cannot_be_converted():
     subclassed = Subclassed()
     subclassed(np.ones((1, 3)))

@@ -123,6 +123,21 @@ def test_the_number_and_the_factor_act_together():
     np.testing.assert_allclose(first - second, 0.05 * divergence(model), rtol=1e-3)
 
 
+def test_layers_keep_weights_of_their_own_when_the_number_changes():
+    network = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(1)]
+    )
+    model = keras_bmr.to_variational(network, num_examples=10)
+    first, second = model.layers
+    first.kl_weight.assign(0.5)
+    keras_bmr.set_num_examples(model, 40)
+    weights = [float(layer.kl_weight.numpy()) for layer in (first, second)]
+    np.testing.assert_allclose(weights, [0.125, 0.025])
+    again = keras_bmr.to_variational(model, num_examples=20)
+    weights = [float(layer.kl_weight.numpy()) for layer in again.layers]
+    np.testing.assert_allclose(weights, [0.25, 0.05])
+
+
 def test_the_number_reaches_wrapped_and_nested_layers():
     inner = keras.Sequential([keras.Input((4,)), layers.DenseVariational(4)])
     inputs = keras.Input((5, 3))

@@ -56,6 +56,9 @@ def prune_channels(
         keep &= ~pruned.reshape(layout)
     for layer, name, keep in kept.values():
         prune_weight(layer, name, keep)
+    if kept and getattr(model, "train_function", None) is not None:
+        # A training step that was compiled before knows no new constraints.
+        model.make_train_function(force=True)
 
 
 def widths(model: keras.Model) -> dict[str, int]:

@@ -368,6 +368,22 @@ def test_one_channel_of_each_layer_stays():
     np.testing.assert_array_equal(small(x), [[1.0, 2.0, 3.0]] * 2)
 
 
+def test_channels_stay_pruned_in_a_training_step_of_before():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(2)]
+    )
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+    model.compile("adam", "mse")
+    model.fit(x, y, verbose=0)
+    prune_channels(model, [0, 3])
+    zeros = [w == 0 for w in model.get_weights()]
+    assert sum(z.sum() for z in zeros) >= 12
+    model.fit(x, y, epochs=2, verbose=0)
+    for zero, weight in zip(zeros, model.get_weights(), strict=True):
+        if weight.ndim == 2:
+            assert not weight[zero].any()
+
+
 def test_zeros_of_ordinary_weights_count(check_shrunk, random_weights):
     model = sequential_cnn()
     random_weights(model)
