@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -13,6 +13,7 @@ from keras_bmr.argument_checks import require_integer
 from keras_bmr.layers.checks import check_finite
 from keras_bmr.layers.traversal import require_variational_layers
 from keras_bmr.objectives.chunks import input_chunks
+from keras_bmr.objectives.logits import check_logits
 from keras_bmr.posteriors.sampling import sampling
 
 
@@ -187,27 +188,6 @@ def sample_seeds(seed: int, num_samples: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(2**63 - 1, size=num_samples)
 
 
-def check_logits(name: str, shape: Sequence[int | None]) -> None:
-    """Refuses logits of a single class, whose softmax is 1 whatever they are.
-
-    Args:
-        name: Name of the model.
-        shape: Shape of its output, the batch axis included.
-
-    Raises:
-        ValueError: If the last axis has a single entry, or is the batch axis.
-    """
-    if len(shape) < 2 or shape[-1] == 1:
-        raise ValueError(
-            "`from_logits=True` applies a softmax over the last axis, which takes at "
-            "least two logits: of one it is 1 for every input. For binary "
-            "classification end the model in a sigmoid, such as "
-            "`keras.layers.Dense(1, activation='sigmoid')`, and leave "
-            f"`from_logits=False`. Received: model '{name}' with outputs of shape "
-            f"{tuple(shape)}"
-        )
-
-
 def _check_outputs(model: keras.Model, outputs: np.ndarray) -> None:
     """Refuses NaN, which averages would spread without a word."""
     num_bad = np.count_nonzero(np.isnan(outputs))
@@ -237,7 +217,7 @@ def _compiled_draw(model: keras.Model, spec: Any, from_logits: bool) -> Callable
             outputs = tf.cast(outputs, tf.float32)
         if not from_logits:
             return outputs
-        check_logits(model.name, outputs.shape)
+        check_logits(model, outputs.shape)
         return tf.nn.softmax(outputs, axis=-1)
 
     # With the batch axis unknown a smaller last chunk needs no second trace. Not

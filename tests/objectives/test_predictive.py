@@ -322,6 +322,15 @@ def test_a_softmax_of_a_single_logit_is_refused(function):
         function(linear_model(), inputs(5), num_samples=2, from_logits=True)
 
 
+def test_a_softmax_of_probabilities_is_refused():
+    for last in (keras.layers.Dense(3, activation="softmax"), keras.layers.Softmax()):
+        network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), last])
+        model = layers.to_variational(network, num_examples=10)
+        with pytest.raises(ValueError, match="probabilities already"):
+            predictive(model, inputs(2), num_samples=2, from_logits=True)
+        assert predictive(model, inputs(2), num_samples=2).shape == (2, 2, 3)
+
+
 def test_moments_of_a_single_sample_are_refused():
     with pytest.raises(ValueError, match="`num_samples`.*at least 2"):
         predictive_moments(linear_model(), inputs(2), num_samples=1)

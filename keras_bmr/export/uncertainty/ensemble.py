@@ -12,8 +12,8 @@ from keras_bmr.export.network import reference
 from keras_bmr.export.uncertainty.network_calls import NetworkCalls, call_operation
 from keras_bmr.layers import MultiplicativeNoise, Variational
 from keras_bmr.layers.traversal import require_variational_layers
+from keras_bmr.objectives.logits import check_logits
 from keras_bmr.objectives.predictive import (
-    check_logits,
     predictive_moments,
     sample_seeds,
 )
@@ -53,7 +53,7 @@ class Ensemble:
         layers = require_variational_layers(model)
         self._calls = NetworkCalls(model, network)
         if from_logits:
-            check_logits(model.name, network.outputs[0].shape)
+            check_logits(model, network.outputs[0].shape)
         self._num_samples = num_samples
         self._from_logits = from_logits
         self._draws = [

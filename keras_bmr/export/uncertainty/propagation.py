@@ -27,7 +27,8 @@ from keras_bmr.export.uncertainty.probabilities import MAX_SUMS, softmax_moments
 from keras_bmr.export.uncertainty.registry import rule_for
 from keras_bmr.export.uncertainty.weight_moments import WeightMoments
 from keras_bmr.layers.traversal import require_variational_layers
-from keras_bmr.objectives.predictive import PredictiveMoments, check_logits
+from keras_bmr.objectives.logits import check_logits
+from keras_bmr.objectives.predictive import PredictiveMoments
 from keras_bmr.pruning.channels.calls import Call
 
 _BATCH_SIZE = 256
@@ -54,7 +55,7 @@ class MomentPropagation:
         self._calls = NetworkCalls(model, network)
         self._refuse_shared_layers()
         if from_logits:
-            check_logits(model.name, network.outputs[0].shape)
+            check_logits(model, network.outputs[0].shape)
         self._from_logits = from_logits
         self._weights = {
             id(operation): WeightMoments(operation, self._calls.original(operation))
