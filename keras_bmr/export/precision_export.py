@@ -15,7 +15,6 @@ from keras_bmr.export.report import ExportReport
 from keras_bmr.export.verified_file import (
     check_path,
     verification_inputs,
-    write_sparse_or_dense,
     write_verified,
 )
 
@@ -90,21 +89,15 @@ def export_precision(
     note = f"rounding: relative difference {rounding.relative_difference:.3g}"
     if rounding.top1_agreement is not None:
         note += f", top-1 agreement with the model {rounding.top1_agreement:.2%}"
-
-    def write(content: bytes, is_sparse: bool, notes: tuple[str, ...]) -> ExportReport:
-        return write_verified(
-            content,
-            path,
-            inputs,
-            expected,
-            None,
-            batch_size,
-            is_sparse=is_sparse,
-            notes=notes,
-            layer_names=[layer.name for layer in network._flatten_layers()],
-            metadata=metadata,
-        )
-
-    if sparse:
-        return write_sparse_or_dense(content, (note,), write)
-    return write(content, False, (note,))
+    return write_verified(
+        content,
+        path,
+        inputs,
+        expected,
+        None,
+        batch_size,
+        sparse=sparse,
+        notes=(note,),
+        layer_names=[layer.name for layer in network._flatten_layers()],
+        metadata=metadata,
+    )

@@ -20,7 +20,6 @@ from keras_bmr.export.uncertainty.settings import check_uncertainty, inference_o
 from keras_bmr.export.verified_file import (
     check_path,
     verification_inputs,
-    write_sparse_or_dense,
     write_verified,
 )
 
@@ -141,25 +140,19 @@ def export_tflite(
         check_zeros(content, kept_kernels(network))
     notes += inference.notes
     expected = inference.expected(inputs.arrays, batch_size)
-
-    def write(content: bytes, is_sparse: bool, notes: tuple[str, ...]) -> ExportReport:
-        return write_verified(
-            content,
-            path,
-            inputs,
-            expected,
-            quantize,
-            batch_size,
-            is_sparse=is_sparse,
-            uncertainty=inference.uncertainty,
-            notes=notes,
-            layer_names=[layer.name for layer in network._flatten_layers()],
-            metadata=metadata,
-        )
-
-    if sparse:
-        return write_sparse_or_dense(content, notes, write)
-    return write(content, False, notes)
+    return write_verified(
+        content,
+        path,
+        inputs,
+        expected,
+        quantize,
+        batch_size,
+        sparse=sparse,
+        uncertainty=inference.uncertainty,
+        notes=notes,
+        layer_names=[layer.name for layer in network._flatten_layers()],
+        metadata=metadata,
+    )
 
 
 def _check_mode(model, quantize) -> None:

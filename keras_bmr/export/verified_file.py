@@ -1,10 +1,11 @@
 """A TFLite file appears at its path once it was run and agreed with Keras."""
 
 import dataclasses
+import functools
 import gzip
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -116,29 +117,31 @@ def write_verified(
     expected: list[np.ndarray],
     quantize: str | None,
     batch_size: int,
-    is_sparse: bool = False,
+    sparse: bool = False,
     uncertainty: str | None = None,
     notes: tuple[str, ...] = (),
-    layer_names: Iterable[str] = (),
+    layer_names: Sequence[str] = (),
     metadata: Metadata | None = None,
 ) -> ExportReport:
     """Runs a file, compares it with Keras and puts it at its path.
 
+    With sparse encodings if they are wanted, make it smaller and run; else as it is.
+
     Args:
-        content: The file's bytes.
+        content: The bytes of the file, dense.
         path: Where it shall appear; what is there stays until then.
         inputs: What to run it on.
         expected: The outputs of Keras for them.
         quantize: The mode, which decides the tolerance.
         batch_size: Number of examples per call.
-        is_sparse: Whether zeros are stored in TFLite's sparse encoding.
+        sparse: Whether zeros shall be stored in TFLite's sparse encoding.
         uncertainty: None, or how the file's mean and variance are made.
         notes: Remarks for the report.
         layer_names: Of the Keras model, to name the layers in the report with.
         metadata: What to add to the file, or None.
 
     Returns:
-        The report.
+        The report, with a note where the file is not sparse though it should be.
 
     Raises:
         ValueError: If the metadata do not fit the outputs.
@@ -146,6 +149,46 @@ def write_verified(
     """
     if metadata is not None:
         check_metadata(metadata, [output.shape for output in expected])
+    write = functools.partial(
+        _write,
+        path=path,
+        inputs=inputs,
+        expected=expected,
+        quantize=quantize,
+        batch_size=batch_size,
+        uncertainty=uncertainty,
+        layer_names=layer_names,
+        metadata=metadata,
+    )
+    if not sparse:
+        return write(content, is_sparse=False, notes=notes)
+    compressed, _ = encode_sparse(content)
+    if len(compressed) >= len(content):
+        reason = "it would not be smaller"
+    else:
+        try:
+            return write(compressed, is_sparse=True, notes=notes)
+        except RuntimeError as error:
+            reason = str(error)
+    note = f"dense encoding instead of sparse: {reason}"
+    return write(content, is_sparse=False, notes=(*notes, note))
+
+
+def _write(
+    content: bytes,
+    is_sparse: bool,
+    notes: tuple[str, ...],
+    path: str,
+    inputs: VerificationInputs,
+    expected: list[np.ndarray],
+    quantize: str | None,
+    batch_size: int,
+    uncertainty: str | None,
+    layer_names: Sequence[str],
+    metadata: Metadata | None,
+) -> ExportReport:
+    """Writes one encoding of a file if it agrees with Keras."""
+    if metadata is not None:
         content = with_metadata(content, metadata)
     # In the same folder, so that os.replace is one atomic step.
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
@@ -177,34 +220,3 @@ def write_verified(
         notes=notes,
         metadata=metadata,
     )
-
-
-def write_sparse_or_dense(
-    content: bytes,
-    notes: tuple[str, ...],
-    write: Callable[[bytes, bool, tuple[str, ...]], ExportReport],
-) -> ExportReport:
-    """Writes a file with sparse encodings, or as it is where those do not serve.
-
-    Args:
-        content: The dense file's bytes.
-        notes: Remarks for the report.
-        write: Calls `write_verified` with a content, whether it is sparse, and notes.
-
-    Returns:
-        The report of what was written, with a note where it is the dense file.
-
-    Raises:
-        ValueError: As `write_verified`.
-        RuntimeError: If the dense file does not load or disagrees with Keras, too.
-    """
-    compressed, _ = encode_sparse(content)
-    if len(compressed) >= len(content):
-        reason = "it would not be smaller"
-    else:
-        try:
-            return write(compressed, True, notes)
-        except RuntimeError as error:
-            reason = str(error)
-    note = f"dense encoding instead of sparse: {reason}"
-    return write(content, False, (*notes, note))

@@ -113,9 +113,14 @@ def file_weights(
         [(constant, file.values(constant)) for constant in file.weights()],
     )
     found = [
-        _file_weight(weight, names[id(weight.layer)], index, kernel, match)
+        _file_weight(
+            weight,
+            names[id(weight.layer)],
+            index_of[id(weight.layer)],
+            kernel,
+            match,
+        )
         for weight, kernel, of_weight in zip(weights, kernels, matches, strict=True)
-        for index in [index_of[id(weight.layer)]]
         for match in of_weight
     ]
     pairs = zip(weights, matches, strict=True)

@@ -165,6 +165,17 @@ def prune_variable(variable: keras.Variable, keep: np.ndarray) -> None:
     variable.assign(tf.where(mask, tf.where(value == 0, zero, value), -zero))
 
 
+def renew_training_step(model: keras.Model) -> None:
+    """Lets a model that was fitted before obey constraints that are new.
+
+    Args:
+        model: A Keras model. Without a training step nothing is done.
+    """
+    if getattr(model, "train_function", None) is not None:
+        # The one that was compiled before knows nothing of them.
+        model.make_train_function(force=True)
+
+
 def copy_mask(source: keras.Variable, target: keras.Variable) -> None:
     """Prunes an ordinary weight where another one is pruned.
 

@@ -61,7 +61,8 @@ def predictive(
     Raises:
         ValueError: If an argument is invalid, `x` holds no examples, the model has
             no Bayesian layer or more than one output, an output is NaN, or
-            `from_logits` is set for a single logit, whose softmax is always 1.
+            `from_logits` is set for a single logit, whose softmax is always 1, or for
+            a model that ends in a softmax itself.
 
     Example:
         >>> samples = keras_bmr.predictive(model, x_test, from_logits=True)

@@ -88,7 +88,7 @@ class SpikeAndSlab(MeanFieldNormal):
         self, posterior: tfd.Distribution, prior: tfd.Distribution
     ) -> tf.Tensor:
         log_scale = posterior.slab.log_scale
-        # By the scale, which the prior's update needs as well: exponentials cost most.
+        # exp(-2 log_scale) would overflow where the ratio does not: 0 times infinity.
         signal = 0.5 * tf.square(posterior.loc / posterior.scale)
         return prior.logits - tf.math.log(prior.scale) + log_scale + signal
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_bmr.layers.cloning import within
-from keras_bmr.layers.pruned_weights import save_constraints
+from keras_bmr.layers.pruned_weights import renew_training_step, save_constraints
 from keras_bmr.pruning.prunable_weight import PrunableWeight
 from keras_bmr.pruning.reduced_priors import ReducedPrior
 from keras_bmr.pruning.weight_reduction import WeightReduction, reduce_weight
@@ -42,6 +42,5 @@ def prune_together(
         target.variable.constraint is not constraint
         for target, constraint in zip(targets, constraints, strict=True)
     )
-    if changed and getattr(model, "train_function", None) is not None:
-        # A training step that was compiled before knows no new constraints.
-        model.make_train_function(force=True)
+    if changed:
+        renew_training_step(model)

@@ -61,6 +61,19 @@ def test_the_log_odds_are_those_of_the_reduction_to_zero():
     np.testing.assert_allclose(delta_f, log_zero - np.log(0.8), rtol=1e-9)
 
 
+def test_a_zero_that_is_known_exactly_has_finite_log_odds():
+    layer = dense()
+    layer.build((None, 4))
+    weight = layer._random["kernel"]
+    family, state = layer._posterior_family, weight.posterior_state
+    # In float32 1 / scale^2 is infinite.
+    state["log_scale"].assign(np.full((4, 3), -50.0) / family.gain)
+    prior = SpikeAndSlab(0.2, 0.0, 0.7)
+    family.update(tf.zeros((4, 3)), state, prior)
+    expected = np.log(0.2 / 0.8) - np.log(0.7) - 50
+    np.testing.assert_allclose(layer.posterior("kernel").logits, expected, rtol=1e-5)
+
+
 def test_the_point_mass_update_maximises_the_bound_of_a_conjugate_weight():
     """One weight, y ~ N(w, 1/a): mu and s stationary, then phi against a search."""
     precision, data, slab, rate = 8.0, 0.6, 0.9, 0.3

@@ -13,10 +13,7 @@ from keras_bmr.export.uncertainty.network_calls import NetworkCalls, call_operat
 from keras_bmr.layers import MultiplicativeNoise, Variational
 from keras_bmr.layers.traversal import require_variational_layers
 from keras_bmr.objectives.logits import check_logits
-from keras_bmr.objectives.predictive import (
-    predictive_moments,
-    sample_seeds,
-)
+from keras_bmr.objectives.predictive import predictive_moments, sample_seeds
 from keras_bmr.posteriors.sampling import sampling
 from keras_bmr.pruning.channels.calls import Call
 
@@ -38,8 +35,8 @@ class Ensemble:
         from_logits: Whether a softmax follows the output.
 
     Raises:
-        ValueError: If the model has more than one output, or no graph, or its logits
-            are those of a single class.
+        ValueError: If the model has more than one output, or no graph, or what
+            should be logits are those of a single class or probabilities.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ class MomentPropagation:
 
     Raises:
         ValueError: If a layer or activation is not known, a Bayesian layer is called
-            more than once, the model has more than one output, or its logits are those
-            of a single class.
+            more than once, the model has more than one output, or what should be logits
+            are those of a single class or probabilities.
     """
 
     def __init__(

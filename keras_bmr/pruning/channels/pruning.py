@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_bmr.layers.pruned_weights import prune_weight
+from keras_bmr.layers.pruned_weights import prune_weight, renew_training_step
 from keras_bmr.layers.variable_paths import variable_at
 from keras_bmr.pruning.channels.graph import ChannelGraph
 
@@ -56,9 +56,7 @@ def prune_channels(
         keep &= ~pruned.reshape(layout)
     for layer, name, keep in kept.values():
         prune_weight(layer, name, keep)
-    if kept and getattr(model, "train_function", None) is not None:
-        # A training step that was compiled before knows no new constraints.
-        model.make_train_function(force=True)
+    renew_training_step(model)
 
 
 def widths(model: keras.Model) -> dict[str, int]:
