@@ -1,20 +1,24 @@
 """ResNet-8 of MLPerf Tiny on CIFAR-10: channels pruned by evidence, files in int8.
 
-The saved network is trained on for an epoch, whatever follows. From there it is either
-trained for the epochs that are left as it is ("unpruned"), or it loses channels in two
-rounds, half an epoch apart: those of which a Laplace posterior says that they can be
-spared best. The first round takes the same share of the weights around every layer,
-which saves multiply-accumulates evenly; the second one ranks the channels of all layers
-together, and where they are easiest to spare are most of the bytes. `shrink` takes them
-out, so that what follows is cheaper. All runs see the same images as often, under the
-same learning rates. The run "evidence_28_30" takes 28 % in the first round and 30 % of
-the rest in the second, "magnitude_28_30" the same by the size of the weights.
+The saved network is trained on for some epochs, whatever follows. What comes of it is
+then trained for as long again in one of several ways: as it is ("unpruned"), or after
+it has lost channels in two rounds, half an epoch apart: those of which a Laplace
+posterior says that they can be spared best. The first round takes the same share of the
+weights around every layer, which saves multiply-accumulates evenly; the second one
+ranks the channels of all layers together, and where they are easiest to spare are most
+of the bytes. `shrink` takes them out, so that what follows is cheaper. All runs see the
+same images as often, under the same learning rates. The run "evidence_28_30" takes 28 %
+in the first round and 30 % of the rest in the second, "magnitude_28_30" the same by the
+size of the weights. A name that ends in "_soft" learns from labels and from what the
+network before pruning says of the same images (distillation, arXiv 1503.02531);
+others learn from labels alone.
 
 Training stops and goes on between halves of epochs: what `--output-dir` has is not done
 again. Each run has a row in the file of results. `--latency` measures all files that
 are there, which take turns, and `--plot` draws accuracy against cost.
 
     python benchmarks/resnet8_cifar10.py --model resnet8_cifar10.h5 --data cifar10.npz
+    python benchmarks/resnet8_cifar10.py ... --quantization-aware
     python benchmarks/resnet8_cifar10.py ... --latency --plot build/pareto.png
 """
 
@@ -26,7 +30,7 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
+from cifar10_images import half_epoch, load_images
 from pareto_front import measure, plot, read_rows, write_rows
 
 import keras_bmr
@@ -43,61 +47,10 @@ BATCH_SIZE = 64
 # Examples for the curvature, for batch statistics, and to calibrate int8 with.
 NUM_FOR_CURVATURE, NUM_FOR_STATISTICS, NUM_REPRESENTATIVE = 2048, 5000, 500
 RESULTS = pathlib.Path(__file__).parent / "results" / "resnet8_cifar10.json"
-# Inputs up to 255 make the first kernel small once batch statistics are part of it.
-NUM_AWARE_STEPS, AWARE_RATE = 200, 2e-5
-LOSS = keras.losses.SparseCategoricalCrossentropy()
-
-
-def load_images(path: pathlib.Path, folder: pathlib.Path):
-    """Images as uint8 and labels, for training and testing; decoded once."""
-    decoded = folder / "images.npz"
-    if not decoded.exists():
-        arrays = {}
-        with np.load(path) as file:
-            for part in ("train", "test"):
-                labels = file[f"y_{part}"].reshape(-1).astype("int32")
-                if f"x_{part}" in file:
-                    images = file[f"x_{part}"]
-                else:
-                    content = file[f"jpeg_{part}"].tobytes()
-                    offset = file[f"offset_{part}"]
-                    images = [
-                        tf.io.decode_jpeg(content[start:stop]).numpy()
-                        for start, stop in zip(offset, offset[1:], strict=False)
-                    ]
-                arrays |= {f"x_{part}": np.stack(images), f"y_{part}": labels}
-        temporary = folder / "writing_images.npz"
-        np.savez(temporary, **arrays)
-        temporary.replace(decoded)
-    with np.load(decoded) as file:
-        return tuple(
-            (file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")
-        )
-
-
-class Augmented(keras.utils.PyDataset):
-    """Half of the images in batches, mirrored and moved by up to four pixels."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, part: int, seed: int) -> None:
-        super().__init__()
-        self._x, self._y = x, y
-        # Two parts have every image once.
-        order = np.random.default_rng([seed, part // 2]).permutation(len(x))
-        self._order = np.array_split(order, 2)[part % 2]
-        self._rng = np.random.default_rng([seed, part, 1])
-
-    def __len__(self) -> int:
-        return len(self._order) // BATCH_SIZE
-
-    def __getitem__(self, index: int):
-        chosen = self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        images = np.pad(self._x[chosen], ((0, 0), (4, 4), (4, 4), (0, 0)))
-        batch = np.empty((len(chosen), *self._x.shape[1:]), "float32")
-        for image, target in zip(images, batch, strict=True):
-            down, right = self._rng.integers(0, 9, 2)
-            moved = image[down : down + 32, right : right + 32]
-            target[...] = moved[:, ::-1] if self._rng.random() < 0.5 else moved
-        return batch, self._y[chosen]
+# Soft targets: temperature and share; how many half epochs differ in their images.
+TEMPERATURE, SOFT_SHARE, NUM_PARTS = 2, 0.5, 16
+# Half epochs with the rounding of int8.
+NUM_AWARE_PARTS, AWARE_RATE = 2, 1e-4
 
 
 class Cosine(keras.callbacks.Callback):
@@ -116,21 +69,48 @@ class Cosine(keras.callbacks.Callback):
 
 
 def saved_network(path: pathlib.Path) -> keras.Model:
-    """The network as it was published."""
+    """The network as it was published, for pixels from 0 to 255."""
     network = keras.models.load_model(path, compile=False)
     # Keras 2 saved the only input as a list of one, of which Keras 3 warns.
     return keras.Model(network.inputs[0], network.outputs[0], name="resnet8")
 
 
+def for_unit_interval(network: keras.Model) -> keras.Model:
+    """A copy for pixels from 0 to 1.
+
+    Pixels up to 255 make the first kernel so small, once batch statistics are part of
+    it, that int8 training takes it apart. The penalties of the weights stay behind.
+    """
+
+    def unpenalised(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        return (
+            type(layer).from_config({**config, "kernel_regularizer": None})
+            if ("kernel_regularizer" in config)
+            else type(layer).from_config(config)
+        )
+
+    copy = keras.models.clone_model(network, clone_function=unpenalised)
+    copy.set_weights(network.get_weights())
+    first = next(
+        layer for layer in copy.layers if isinstance(layer, keras.layers.Conv2D)
+    )
+    first.kernel.assign(255 * first.kernel)
+    for layer in copy.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.95
+    return copy
+
+
 def pruned(network, train, method: str, share: float, ranking: str) -> keras.Model:
     """The network without the channels that hold a share of the weights."""
     order = np.random.default_rng(0).permutation(len(train[0]))[:NUM_FOR_CURVATURE]
-    data = train[0][order].astype("float32"), train[1][order]
+    data = train[0][order], train[1][order]
     refresh_batch_statistics(network, data[0])
     # A few images speak for all of them.
     laplace = Laplace(
         network,
-        LOSS,
+        keras.losses.SparseCategoricalCrossentropy(),
         curvature="ggn_mc",
         structure="diagonal",
         temperature=len(order) / len(train[0]),
@@ -147,56 +127,111 @@ def pruned(network, train, method: str, share: float, ranking: str) -> keras.Mod
     return keras_bmr.shrink(reduced)
 
 
-def train_part(network, train, part: int, arguments) -> None:
-    """Half an epoch of a run."""
-    num_parts, rate = 2 * arguments.epochs, arguments.learning_rate
-    if not network.compiled:
-        for layer in network.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = 0.95
-        network.compile(
-            keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], jit_compile=False
+def targets(network: keras.Model | None, images, labels) -> np.ndarray:
+    """Labels, one-hot, mixed with what a network says if there is one."""
+    labels = np.eye(10, dtype="float32")[labels]
+    if network is None:
+        return labels
+    probabilities = network.predict(images, batch_size=500, verbose=0)
+    soft = np.maximum(probabilities, 1e-7) ** (1 / TEMPERATURE)
+    soft /= soft.sum(-1, keepdims=True)
+    return (1 - SOFT_SHARE) * labels + SOFT_SHARE * soft
+
+
+class Recipe:
+    """How the runs of one call train, from where, and where they leave states."""
+
+    def __init__(self, train, arguments) -> None:
+        self.train, self.arguments = train, arguments
+        self.name = (
+            f"{arguments.common_epochs}_{arguments.learning_rate:g}_{arguments.seed}"
         )
-    start = time.process_time(), time.perf_counter()
-    history = network.fit(
-        Augmented(*train, part, arguments.seed),
-        verbose=0,
-        shuffle=False,
-        callbacks=[Cosine(rate, part, num_parts)],
-    ).history
-    print(
-        f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
-        f"accuracy {history['accuracy'][0]:.4f}, "
-        f"{time.process_time() - start[0]:.0f} s of CPU time, "
-        f"{time.perf_counter() - start[1]:.0f} s",
-        flush=True,
-    )
 
+    def batches(self, part: int, teacher: keras.Model | None):
+        """Images and targets of half an epoch; of a teacher, those of the disk."""
+        part %= NUM_PARTS
+        images, labels = half_epoch(*self.train, part, self.arguments.seed)
+        if teacher is None:
+            return images, targets(None, images, labels)
+        path = self.arguments.output_dir / f"soft_{self.name}_{part}.npy"
+        if not path.exists():
+            temporary = path.with_name(f"writing_{path.name}")
+            np.save(temporary, targets(teacher, images, labels))
+            temporary.replace(path)
+        return images, np.load(path)
 
-def trained(network, train, run, parts: range, arguments, method="", shares=()):
-    """A network after the last of some parts, from the last state on the disk."""
-    folder = arguments.output_dir
+    def train_part(self, network, part: int, num_parts: int, teacher) -> None:
+        """Half an epoch of a run."""
+        rate = self.arguments.learning_rate
+        if not network.compiled:
+            network.compile(
+                keras.optimizers.Adam(rate),
+                "categorical_crossentropy",
+                metrics=["accuracy"],
+                jit_compile=False,
+            )
+        start = time.process_time(), time.perf_counter()
+        history = network.fit(
+            *self.batches(part, teacher),
+            batch_size=BATCH_SIZE,
+            verbose=0,
+            shuffle=False,
+            callbacks=[Cosine(rate, part, num_parts)],
+        ).history
+        print(
+            f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
+            f"accuracy {history['accuracy'][0]:.4f}, "
+            f"{time.process_time() - start[0]:.0f} s of CPU time, "
+            f"{time.perf_counter() - start[1]:.0f} s",
+            flush=True,
+        )
 
-    def state(after: int) -> pathlib.Path:
-        return folder / f"{run}_after_{after}.keras"
+    def trained(self, network, run, epochs, method="", shares=(), teacher=None):
+        """A network after some epochs, from the last state on the disk."""
+        start = 0
 
-    start = parts.start
-    for part in reversed(parts):
-        if state(part + 1).exists():
-            network, start = keras.models.load_model(state(part + 1)), part + 1
-            break
-    for part in range(start, parts.stop):
-        number = part - parts.start
-        if number < len(shares):
-            ranking = "layer" if number == 0 else "global"
-            network = pruned(network, train, method, shares[number], ranking)
-            print(f"  channels {list(widths(network).values())}", flush=True)
-        train_part(network, train, part, arguments)
-        temporary = folder / f"writing_{state(part + 1).name}"
-        network.save(temporary)
-        temporary.replace(state(part + 1))
-        state(part).unlink(missing_ok=True)
-    return network
+        def state(after: int) -> pathlib.Path:
+            return self.arguments.output_dir / f"{run}_after_{after}.keras"
+
+        for part in reversed(range(2 * epochs)):
+            if state(part + 1).exists():
+                network, start = keras.models.load_model(state(part + 1)), part + 1
+                break
+        for part in range(start, 2 * epochs):
+            if part < len(shares):
+                ranking = "layer" if part == 0 else "global"
+                network = pruned(network, self.train, method, shares[part], ranking)
+                print(f"  channels {list(widths(network).values())}", flush=True)
+            self.train_part(network, part, 2 * epochs, teacher)
+            temporary = state(part + 1).with_name(f"writing_{state(part + 1).name}")
+            network.save(temporary)
+            temporary.replace(state(part + 1))
+            state(part).unlink(missing_ok=True)
+        return network
+
+    def quantization_aware(self, network: keras.Model) -> keras.Model:
+        """The network after an epoch with the rounding of the int8 file.
+
+        Its own outputs before are what it learns from, beside the labels.
+        """
+        refresh_batch_statistics(network, self.train[0][:NUM_FOR_STATISTICS])
+        aware = to_quantization_aware(network, self.train[0][:NUM_REPRESENTATIVE])
+        aware.compile(
+            keras.optimizers.Adam(AWARE_RATE),
+            "categorical_crossentropy",
+            jit_compile=False,
+        )
+        for part in range(NUM_AWARE_PARTS):
+            images, labels = half_epoch(*self.train, part, self.arguments.seed)
+            aware.fit(
+                images,
+                targets(network, images, labels),
+                batch_size=BATCH_SIZE,
+                verbose=0,
+                shuffle=False,
+                callbacks=[Cosine(AWARE_RATE, part, NUM_AWARE_PARTS)],
+            )
+        return aware
 
 
 def file_accuracy(path: pathlib.Path, x: np.ndarray, y: np.ndarray) -> float:
@@ -209,7 +244,7 @@ def file_accuracy(path: pathlib.Path, x: np.ndarray, y: np.ndarray) -> float:
     target = interpreter.get_output_details()[0]["index"]
     right = 0
     for image, label in zip(x, y, strict=True):
-        interpreter.set_tensor(source, image[np.newaxis].astype("float32"))
+        interpreter.set_tensor(source, image[np.newaxis])
         interpreter.invoke()
         right += int(interpreter.get_tensor(target).argmax() == label)
     return 100 * right / len(y)
@@ -218,10 +253,8 @@ def file_accuracy(path: pathlib.Path, x: np.ndarray, y: np.ndarray) -> float:
 def judged(network: keras.Model, name: str, train, test, arguments) -> dict:
     """How good a network is, what it costs, and the same of its int8 file."""
     if name != "saved":
-        refresh_batch_statistics(
-            network, train[0][:NUM_FOR_STATISTICS].astype("float32")
-        )
-    predictions = network.predict(test[0].astype("float32"), batch_size=500, verbose=0)
+        refresh_batch_statistics(network, train[0][:NUM_FOR_STATISTICS])
+    predictions = network.predict(test[0], batch_size=500, verbose=0)
     cost = model_cost(network)
     return {
         "channels": list(widths(network).values()),
@@ -240,8 +273,8 @@ def exported(network: keras.Model, name: str, train, test, arguments) -> dict:
             network,
             path,
             quantize="int8",
-            representative_data=train[0][:NUM_REPRESENTATIVE].astype("float32"),
-            validation_data=test[0][:2000].astype("float32"),
+            representative_data=train[0][:NUM_REPRESENTATIVE],
+            validation_data=test[0][:2000],
         )
     except RuntimeError as error:
         return {"int8_refused": str(error)}
@@ -251,22 +284,8 @@ def exported(network: keras.Model, name: str, train, test, arguments) -> dict:
         "int8_top1_agreement_percent": 100 * report.top1_agreement,
         "int8_bytes": report.bytes,
         "int8_gzip_bytes": report.gzip_bytes,
+        "int8_arena_bytes": report.arena_size().bytes,
     }
-
-
-def quantization_aware(network: keras.Model, train, arguments) -> keras.Model:
-    """The network after some steps with the rounding of the int8 file."""
-    inputs = train[0][:NUM_REPRESENTATIVE].astype("float32")
-    refresh_batch_statistics(network, train[0][:NUM_FOR_STATISTICS].astype("float32"))
-    aware = to_quantization_aware(network, inputs)
-    aware.compile(keras.optimizers.Adam(AWARE_RATE), LOSS, jit_compile=False)
-    aware.fit(
-        Augmented(*train, 2 * arguments.epochs, arguments.seed),
-        steps_per_epoch=NUM_AWARE_STEPS,
-        verbose=0,
-        shuffle=False,
-    )
-    return aware
 
 
 def run_all(train, test, arguments) -> None:
@@ -275,38 +294,47 @@ def run_all(train, test, arguments) -> None:
     saved = saved_network(arguments.model)
 
     def add(name: str, row: dict, **settings) -> None:
+        # Another run of the benchmark may have written since.
+        rows.update(read_rows(arguments.results))
         rows[name] = {**settings, **row}
         write_rows(arguments.results, rows)
         print(name, json.dumps(rows[name]), flush=True)
 
     if "saved" not in rows:
-        add("saved", judged(saved, "saved", train, test, arguments), epochs=0)
-    # The name of the recipe, so that no state of another one is taken up.
-    recipe = f"{arguments.epochs}_{arguments.learning_rate:g}_{arguments.seed}"
-    common = range(2 * arguments.common_epochs)
-    settings = {"epochs": arguments.epochs, "seed": arguments.seed}
+        pixels = [(255 * x, y) for x, y in (train, test)]
+        add("saved", judged(saved, "saved", *pixels, arguments), epochs=0)
+    recipe = Recipe(train, arguments)
+    keras.utils.set_random_seed(arguments.seed)
+    common = recipe.trained(
+        for_unit_interval(saved), f"common_{recipe.name}", arguments.common_epochs
+    )
+    if "common" not in rows:
+        row = judged(common, "common", train, test, arguments)
+        add("common", row, epochs=arguments.common_epochs, seed=arguments.seed)
+    settings = {
+        "epochs": arguments.common_epochs + arguments.epochs,
+        "seed": arguments.seed,
+    }
     for run in arguments.runs:
-        method, *percents = run.split("_")
+        method, *rounds = run.removesuffix("_soft").split("_")
         aware_run = f"{run}_aware"
         if run in rows and (aware_run in rows or not arguments.quantization_aware):
             continue
         print(run, flush=True)
         keras.utils.set_random_seed(arguments.seed)
-        network = trained(saved, train, f"common_{recipe}", common, arguments)
-        network = trained(
+        network = recipe.trained(
             # A copy without the state of the optimizer, as those have that shrink.
-            without_training_state(network),
-            train,
-            f"{run}_{recipe}",
-            range(common.stop, 2 * arguments.epochs),
-            arguments,
+            without_training_state(common),
+            f"{run}_{recipe.name}_{arguments.epochs}",
+            arguments.epochs,
             method,
-            [int(percent) / 100 for percent in percents],
+            [int(percent) / 100 for percent in rounds],
+            common if run.endswith("_soft") else None,
         )
         if run not in rows:
             add(run, judged(network, run, train, test, arguments), **settings)
         if arguments.quantization_aware:
-            aware = quantization_aware(network, train, arguments)
+            aware = recipe.quantization_aware(network)
             row = exported(aware, aware_run, train, test, arguments)
             of_float = {k: v for k, v in rows[run].items() if "int8" not in k}
             add(aware_run, {**of_float, **row}, **settings)
@@ -331,12 +359,12 @@ def main() -> None:
     add("--results", type=pathlib.Path, default=RESULTS)
     add(
         "--runs",
-        nargs="+",
-        default=["unpruned", "evidence_28_30", "evidence_40_40", "magnitude_28_30"],
+        nargs="*",
+        default=["unpruned", "unpruned_soft", "evidence_28_30_soft"],
         help='"unpruned", or the method and what the rounds take, in per cent',
     )
-    add("--epochs", type=int, default=4, help="of every run, the common ones included")
-    add("--common-epochs", type=int, default=1, help="the first, without any pruning")
+    add("--common-epochs", type=int, default=10, help="the first, without any pruning")
+    add("--epochs", type=int, default=16, help="of every run, after the common ones")
     add("--learning-rate", type=float, default=1e-3)
     add("--seed", type=int, default=0)
     add(
@@ -355,7 +383,8 @@ def main() -> None:
         plot(read_rows(arguments.results), arguments.plot)
     if not (arguments.latency or arguments.plot):
         train, test = load_images(arguments.data, arguments.output_dir)
-        run_all(train, test, arguments)
+        scaled = [(x.astype("float32") / 255, y) for x, y in (train, test)]
+        run_all(*scaled, arguments)
 
 
 if __name__ == "__main__":

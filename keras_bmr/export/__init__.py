@@ -1,5 +1,6 @@
 """Export to files that devices execute, and what these cost."""
 
+from keras_bmr.export.arena import ArenaSize, arena_size
 from keras_bmr.export.c_array import write_c_array
 from keras_bmr.export.comparison import CostComparison, compare_cost
 from keras_bmr.export.cost import LayerCost, ModelCost, model_cost
@@ -24,6 +25,7 @@ from keras_bmr.export.weight_precision import WeightPrecision, choose_precision
 from keras_bmr.export.widths import plot_widths
 
 __all__ = [
+    "ArenaSize",
     "CostComparison",
     "ExportReport",
     "FileLayout",
@@ -37,6 +39,7 @@ __all__ = [
     "PrecisionChoice",
     "WEIGHT_FORMATS",
     "WeightPrecision",
+    "arena_size",
     "choose_precision",
     "compare_cost",
     "elementwise_moments",

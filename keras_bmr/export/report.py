@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from keras_bmr import figures
+from keras_bmr.export.arena import ArenaSize, arena_size
 from keras_bmr.export.c_array import write_c_array
 from keras_bmr.export.file_layout import FileLayout
 from keras_bmr.export.metadata import Metadata
@@ -165,6 +166,23 @@ class ExportReport:
             >>> report.write_c_array("model.cc")
         """
         write_c_array(self.path, path, name)
+
+    def arena_size(self) -> ArenaSize:
+        """Measures the memory that TensorFlow Lite Micro needs to run the file.
+
+        Returns:
+            As `keras_bmr.export.arena_size`.
+
+        Raises:
+            FileNotFoundError: If the file is gone.
+            ImportError: If tflite-micro is not installed.
+            RuntimeError: If TensorFlow Lite Micro cannot run the file.
+
+        Example:
+            >>> print(report.arena_size())
+            2,560 bytes: activations 368, persistent 1,856
+        """
+        return arena_size(self.path)
 
     def _activations(self) -> str:
         peak = self.layout.peak_activation_bytes
