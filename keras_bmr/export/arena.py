@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -53,7 +54,8 @@ def arena_size(tflite_path: str | os.PathLike) -> ArenaSize:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If tflite-micro is not installed.
+        ImportError: If tflite-micro is not installed, which has builds for Linux on
+            x86_64.
         RuntimeError: If TensorFlow Lite Micro cannot run the file, with its own words:
             it has fewer operators and types than TFLite.
         ValueError: If it is no TFLite file.
@@ -67,7 +69,8 @@ def arena_size(tflite_path: str | os.PathLike) -> ArenaSize:
     if importlib.util.find_spec("tflite_micro") is None:
         raise ImportError(
             "The memory of a microcontroller is measured by the package tflite-micro, "
-            "which is not installed: pip install keras_bmr[micro]"
+            "which is not installed: pip install keras_bmr[micro]. It has builds for "
+            f"Linux on x86_64. Received: {sys.platform}, {platform.machine()}"
         )
     # -P: modules beside the program must not hide those of Python.
     done = subprocess.run(

@@ -11,6 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_bmr.export import arena_size, export_tflite
 
+# There are no builds for other systems than Linux on x86_64.
+pytest.importorskip("tflite_micro")
+
 # An arena that is too small may end the process.
 RUN = """
 import sys
