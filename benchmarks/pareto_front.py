@@ -57,14 +57,14 @@ def plot(rows: dict[str, dict], path: pathlib.Path) -> None:
     all_axes[0].set_ylabel("accuracy of the int8 file (%)")
     for axes, (key, unit, label) in zip(all_axes, COSTS, strict=True):
         axes.set(xlabel=label)
-        for method, of_method in methods.items():
+        for number, (method, of_method) in enumerate(methods.items()):
             points = sorted(
                 (row[key] / unit, row["int8_accuracy_percent"])
                 for row in of_method
                 if key in row and "int8_accuracy_percent" in row
             )
             if points:
-                axes.plot(*zip(*points, strict=True), "o-", label=method)
+                axes.plot(*zip(*points, strict=True), f"C{number}o-", label=method)
     labels = all_axes[0].get_legend_handles_labels()
     figure.legend(*labels, loc="outside upper center", ncols=4)
     figures.save(figure, path)
