@@ -34,7 +34,7 @@ def refresh_batch_statistics(
             dictionary of them. A few thousand examples are enough, made like those of
             training: augmented if those were. (A ResNet-8 trained on images that were
             moved by up to four pixels lost 2 points of accuracy on CIFAR-10 with the
-            statistics of images that were not, `benchmarks/resnet8_cifar10.py`.)
+            statistics of images that were not.)
         batch_size: Examples per batch, at least 2.
 
     Raises:
