@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_bmr.export.activation_memory import peak_activation_bytes
 from keras_bmr.export.operators import parse, present, tensor_type_names
+from keras_bmr.export.packing import operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class LayerBytes:
         operator: TFLite's name of the operator.
         weights: Bytes of the constants that it is the first to read, biases included.
         quantization: Bytes of their scales and zero points, of the indices of sparse
-            ones, and of the scales and zero points of what the operator puts out.
+            ones, and of the scales and zero points of what the operator puts out. What
+            an earlier operator has, too, counts there.
         encoding: How the largest of them is stored: its type, and whether zeros are
             left out, singly or in blocks. An operator `DENSIFY` or `DEQUANTIZE` turns
             it into ordinary weights when the file is loaded.
@@ -126,6 +128,7 @@ def file_layout(
     type_names = tensor_type_names(schema)
     sizes = [_buffer_bytes(buffer) for buffer in model.buffers or []]
     counted: set[int] = set()
+    vectors: dict[int, int] = {}
     layers = []
     for subgraph in model.subgraphs:
         tensors = subgraph.tensors
@@ -148,12 +151,13 @@ def file_layout(
                     name=_layer_name([largest, *outputs], known),
                     operator=codes[operator.opcodeIndex],
                     weights=sum(sizes[buffer] for buffer in buffers),
-                    quantization=sum(map(_side_bytes, (*constants, *outputs))),
+                    quantization=_side_bytes([*constants, *outputs], vectors),
                     encoding=_encoding(type_names, largest),
                 )
             )
     tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
-    quantization = sum(map(_side_bytes, tensors))
+    _side_bytes(tensors, vectors)
+    quantization = sum(vectors.values())
     names = sum(len(tensor.name or b"") for tensor in tensors)
     metadata = sum(
         sizes[entry.buffer] + len(entry.name or b"") for entry in model.metadata or []
@@ -175,20 +179,32 @@ def _buffer_bytes(buffer: Any) -> int:
     return len(buffer.data) if buffer.data is not None else int(buffer.size)
 
 
-def _side_bytes(tensor: Any) -> int:
-    """Bytes that tell how to read a tensor's values."""
-    arrays = []
-    if tensor.quantization is not None:
-        quantization = tensor.quantization
-        arrays += [quantization.scale, quantization.min, quantization.max]
-        arrays += [quantization.zeroPoint]
-    if tensor.sparsity is not None:
-        sparsity = tensor.sparsity
-        arrays += [sparsity.traversalOrder, sparsity.blockMap]
-        for dimension in sparsity.dimMetadata or []:
-            for vector in (dimension.arraySegments, dimension.arrayIndices):
-                arrays.append(None if vector is None else vector.values)
-    return sum(array.nbytes for array in arrays if array is not None)
+def _side_bytes(tensors: Sequence[Any], vectors: dict[int, int]) -> int:
+    """Bytes that tell how to read the values of tensors.
+
+    Args:
+        tensors: The tensors.
+        vectors: Sizes by place in memory of the vectors that were counted before, to
+            which those of the tensors are added: several tensors may refer to one.
+
+    Returns:
+        Bytes of the vectors that were not.
+    """
+    before = sum(vectors.values())
+    for tensor in tensors:
+        arrays = []
+        if tensor.quantization is not None:
+            quantization = tensor.quantization
+            arrays += [quantization.scale, quantization.min, quantization.max]
+            arrays += [quantization.zeroPoint]
+        if tensor.sparsity is not None:
+            sparsity = tensor.sparsity
+            arrays += [sparsity.traversalOrder, sparsity.blockMap]
+            for dimension in sparsity.dimMetadata or []:
+                for vector in (dimension.arraySegments, dimension.arrayIndices):
+                    arrays.append(None if vector is None else vector.values)
+        vectors |= {a.ctypes.data: a.nbytes for a in arrays if a is not None}
+    return sum(vectors.values()) - before
 
 
 def _encoding(type_names: dict[int, str], tensor: Any) -> str:
@@ -210,9 +226,7 @@ def _layer_name(tensors: Sequence[Any], known: frozenset[str]) -> str:
     scopes it was called in: the layers' names, and a number to tell calls apart.
     """
     names = [(tensor.name or b"?").decode(errors="replace") for tensor in tensors]
-    paths = [path for name in names for path in name.split(";")]
-    # A normalisation is folded into the layer before it, which has the weights.
-    paths.sort(key=lambda path: "/batchnorm/" in path)
+    paths = operations(";".join(names))
     for path in paths:
         for scope in reversed(path.split("/")):
             called = re.sub(r"_\d+$", "", scope)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_bmr.export.operators import parse
+from keras_bmr.export.packing import pack
 
 # What each operator reads weights from, and which of their axes counts channels.
 _WEIGHTS = {
@@ -21,7 +22,6 @@ _WEIGHTS = {
 _UNPACKING = {"DENSIFY": 1, "DEQUANTIZE": 6}
 # Of the fully connected operator that takes sparse weights.
 _SPARSE_VERSION = 8
-_ALIGNMENT = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,18 +168,7 @@ class TFLiteFile:
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
-        import flatbuffers
-
-        class AlignedBuilder(flatbuffers.Builder):
-            """Starts the bytes of constants where the schema demands it."""
-
-            def StartVector(self, elemSize, numElems, alignment):
-                alignment = _ALIGNMENT if elemSize == 1 else alignment
-                return super().StartVector(elemSize, numElems, alignment)
-
-        builder = AlignedBuilder(1024)
-        builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
+        return pack(self._model)
 
     def _tensor(self, constant: WeightConstant) -> Any:
         return self._model.subgraphs[constant.subgraph].tensors[constant.tensor]

@@ -15,6 +15,7 @@ from keras_bmr.export import examples, operators, verify
 from keras_bmr.export.file_layout import file_layout
 from keras_bmr.export.metadata import Metadata, check_metadata, with_metadata
 from keras_bmr.export.network import InputSpecification
+from keras_bmr.export.packing import compact
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.sparse_encoding import encode_sparse
 
@@ -188,6 +189,7 @@ def _write(
     metadata: Metadata | None,
 ) -> ExportReport:
     """Writes one encoding of a file if it agrees with Keras."""
+    content = compact(content)
     if metadata is not None:
         content = with_metadata(content, metadata)
     # In the same folder, so that os.replace is one atomic step.

@@ -62,9 +62,12 @@ def test_weights_are_those_of_the_layers(exported):
 def test_scales_of_channels_are_counted(exported):
     quantize, _, report = exported
     (conv,) = [la for la in report.layout.layers if la.name == "conv2d_1"]
-    # A float32 scale and an int64 zero point per channel of kernel and bias, and one
-    # of each for the output.
-    assert conv.quantization == (12 * (4 + 4 + 1) if quantize else 0)
+    # A float32 scale per channel of kernel and bias, and one for the output; an int64
+    # zero point for the output. Those of the channels are the first layer's.
+    assert conv.quantization == (4 * (4 + 4 + 1) + 8 if quantize else 0)
+    assert report.layout.layers[0].quantization == (
+        conv.quantization + 8 * 4 if quantize else 0
+    )
 
 
 def test_parts_make_up_the_file(exported):
