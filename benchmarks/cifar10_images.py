@@ -59,7 +59,7 @@ def half_epoch(x: np.ndarray, y: np.ndarray, part: int, seed: int):
     chosen = np.array_split(order, 2)[part % 2]
     rng = np.random.default_rng([seed, part, 1])
     down, right = rng.integers(0, 9, (2, len(chosen)))
-    padded = np.pad(x[chosen], ((0, 0), (4, 4), (4, 4), (0, 0)))
+    padded = np.pad(x[chosen], ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, x.shape[1:3], (1, 2))
     moved = windows[np.arange(len(chosen)), down, right].transpose(0, 2, 3, 1)
     mirrored = rng.random(len(chosen)) < 0.5

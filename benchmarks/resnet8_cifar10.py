@@ -42,6 +42,8 @@ from keras_bmr.pruning.channels import widths
 BATCH_SIZE = 64
 # Examples for the curvature, for batch statistics, and to calibrate int8 with.
 NUM_FOR_CURVATURE, NUM_FOR_STATISTICS, NUM_REPRESENTATIVE = 2048, 5000, 500
+# The layers whose outputs are added to something, the stem, and the classifier.
+SUMMED = ("conv2d", "conv2d_2", "conv2d_4", "conv2d_5", "conv2d_7", "conv2d_8", "dense")
 RESULTS = pathlib.Path(__file__).parent / "results" / "resnet8_cifar10.json"
 # Soft targets: temperature and share; how many half epochs differ in their images.
 TEMPERATURE, SOFT_SHARE, NUM_PARTS = 2, 0.5, 16
@@ -111,7 +113,11 @@ def refresh(network: keras.Model, train):
 
 
 def pruned(network, train, method: str, share: float, ranking: str) -> keras.Model:
-    """The network without the channels that hold a share of the weights."""
+    """The network without the channels that hold a share of the weights.
+
+    Those of all layers, or ("inner") those between the two layers of a block: their
+    number is no other layer's, whereas the blocks' sums share theirs.
+    """
     images, labels = refresh(network, train)
     data = images[:NUM_FOR_CURVATURE], labels[:NUM_FOR_CURVATURE]
     # A few images speak for all of them.
@@ -130,6 +136,7 @@ def pruned(network, train, method: str, share: float, ranking: str) -> keras.Mod
         granularity="channel",
         sparsity=share,
         ranking=ranking,
+        skip=SUMMED if method == "inner" else (),
     )
     return keras_bmr.shrink(reduced)
 
@@ -206,7 +213,7 @@ class Recipe:
                 break
         for part in range(start, 2 * epochs):
             if part < len(shares):
-                ranking = "layer" if part == 0 else "global"
+                ranking = "layer" if part + 1 < len(shares) else "global"
                 network = pruned(network, self.train, method, shares[part], ranking)
                 print(f"  channels {list(widths(network).values())}", flush=True)
             self.train_part(network, part, 2 * epochs, teacher)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_bmr.export.operators import parse
-from keras_bmr.export.packing import pack
+from keras_bmr.export.packing import operations, pack
 
 # What each operator reads weights from, and which of their axes counts channels.
 _WEIGHTS = {
@@ -189,7 +189,7 @@ class TFLiteFile:
         """Moves the weights into a tensor of another type."""
         tensor = self._tensor(constant)
         packed = self._schema.TensorT()
-        packed.name = tensor.name + b"_packed"
+        packed.name = f"{operations(tensor.name.decode())[0]}_packed".encode()
         packed.shape = tensor.shape
         packed.shapeSignature = tensor.shapeSignature
         packed.hasRank = tensor.hasRank

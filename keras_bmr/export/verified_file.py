@@ -126,7 +126,8 @@ def write_verified(
 ) -> ExportReport:
     """Runs a file, compares it with Keras and puts it at its path.
 
-    With sparse encodings if they are wanted, make it smaller and run; else as it is.
+    In its shortest form, and with sparse encodings if they are wanted, make it smaller
+    and run; else dense.
 
     Args:
         content: The bytes of the file, dense.
@@ -150,6 +151,7 @@ def write_verified(
     """
     if metadata is not None:
         check_metadata(metadata, [output.shape for output in expected])
+    content = compact(content)
     write = functools.partial(
         _write,
         path=path,
@@ -189,7 +191,6 @@ def _write(
     metadata: Metadata | None,
 ) -> ExportReport:
     """Writes one encoding of a file if it agrees with Keras."""
-    content = compact(content)
     if metadata is not None:
         content = with_metadata(content, metadata)
     # In the same folder, so that os.replace is one atomic step.
