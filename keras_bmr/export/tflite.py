@@ -45,7 +45,8 @@ def export_tflite(
     A Bayesian model is exported as the deterministic network of its posterior means,
     or with `uncertainty`: then the file has two outputs, mean and variance. It uses
     TFLite's builtin operators only, takes and returns the dtypes of the Keras model
-    (float32 also where the kernels are int8), and has fixed shapes. It is run by the
+    (float32 also where the kernels are int8), and has fixed shapes. Zero points and
+    other vectors that are equal are in it once. It is run by the
     LiteRT interpreter before it appears at `path`: if it disagrees with Keras, an
     error is raised and whatever was at `path` stays.
 
