@@ -59,11 +59,15 @@ def run_function(
         batch_size: Number of examples per call.
     """
     compiled = tf.function(infer, autograph=False)
-    return _in_batches(
-        lambda batch: [np.asarray(output) for output in compiled(*batch)],
-        examples,
-        batch_size,
-    )
+
+    def call(batch):
+        tensors = [tf.convert_to_tensor(array) for array in batch]
+        # TensorFlow takes the functions of several exports for one, and warns when it
+        # traces "it" again and again; not so if the trace is asked for.
+        outputs = compiled.get_concrete_function(*tensors)(*tensors)
+        return [np.asarray(output) for output in outputs]
+
+    return _in_batches(call, examples, batch_size)
 
 
 def run_file(

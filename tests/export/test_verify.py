@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_bmr.export import verify
 
@@ -92,3 +93,18 @@ def test_slow_verification_shows_progress(monkeypatch, capsys):
     )
     np.testing.assert_array_equal(doubled, 2 * np.arange(12.0))
     assert "4/4" in capsys.readouterr().out
+
+
+def test_many_functions_are_none_traced_too_often(caplog):
+    """TensorFlow warns of functions from one place in the code as if they were one."""
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        for factor in range(8):
+            (product,) = verify.run_function(
+                lambda x, factor=factor: [factor * x], [outputs()], 150
+            )
+            np.testing.assert_array_equal(product, factor * outputs())
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "retracing" not in caplog.text
