@@ -18,6 +18,7 @@ from keras_bmr.laplace.prior_structures import (
 )
 from keras_bmr.laplace.weight_posteriors import WeightPosteriors
 from keras_bmr.layers.pruned_weights import weight_mask
+from keras_bmr.objectives.log_likelihood import likelihood_loss
 
 
 class Laplace(WeightPosteriors, LaplaceEvidence, LaplacePredictive):
@@ -29,7 +30,7 @@ class Laplace(WeightPosteriors, LaplaceEvidence, LaplacePredictive):
 
     Args:
         model: A built Keras model, trained or about to be.
-        loss: The Keras loss it is trained with: a cross-entropy, or
+        loss: The Keras loss it is trained with, or its name: a cross-entropy, or
             `keras.losses.MeanSquaredError` for Gaussian noise.
         curvature: "ggn" (exact generalised Gauss-Newton), "ggn_mc" (the same, one
             label sampled per example) or "empirical_fisher".
@@ -62,7 +63,7 @@ class Laplace(WeightPosteriors, LaplaceEvidence, LaplacePredictive):
     def __init__(
         self,
         model: keras.Model,
-        loss: keras.losses.Loss,
+        loss: keras.losses.Loss | str,
         curvature: str = "ggn",
         structure: str = "kronecker",
         prior_structure: str = "layerwise",
@@ -76,12 +77,12 @@ class Laplace(WeightPosteriors, LaplaceEvidence, LaplacePredictive):
         _require_one_of("prior_structure", prior_structure, tuple(PRIOR_STRUCTURES))
         require_positive("temperature", temperature)
         self.model = model
-        self.loss = loss
+        self.loss = likelihood_loss(loss)
         self.temperature = float(temperature)
         self._curvature = curvature
         self._curvature_structure = structure
         self._skip = tuple(skip)
-        self._link = link_of(loss)
+        self._link = link_of(self.loss)
         weights = curvature_weights(model, skip)
         self._names = [(layer, name) for layer, name, _ in weights]
         self._variables = [variable for _, _, variable in weights]

@@ -111,9 +111,9 @@ def likelihood_loss(loss: Any) -> keras.losses.Loss:
     # A subclass may compute something else.
     if type(resolved) not in _CLASSES or getattr(resolved, "label_smoothing", 0):
         raise ValueError(
-            "The loss must be a likelihood: one of "
-            f"{[loss_class.__name__ for loss_class in _CLASSES]}, without label "
-            f"smoothing. Received: loss={loss!r}"
+            "`loss` must be a likelihood: an object of keras.losses, of one of the "
+            f"classes {', '.join(c.__name__ for c in _CLASSES)}, without label "
+            f"smoothing, or its name. Received: loss={loss!r}"
         )
     return resolved
 

@@ -44,7 +44,7 @@ class Curvature:
 
 def fit_curvature(
     model: keras.Model,
-    loss: keras.losses.Loss,
+    loss: keras.losses.Loss | str,
     data: Any,
     curvature: str = "ggn",
     structure: str = "kronecker",
@@ -63,7 +63,7 @@ def fit_curvature(
         model: A built Keras model with one output.
         loss: Keras cross-entropy (its probabilities or logits, sparse, one-hot or
             binary), or `keras.losses.MeanSquaredError` for Gaussian noise with unit
-            variance.
+            variance, or the name of one.
         data: (x, y) arrays, or a batched, finite `tf.data.Dataset` of such pairs.
         curvature: "ggn" (generalised Gauss-Newton, which here is the Fisher matrix),
             "ggn_mc" (the same with one label per example drawn from the model) or
@@ -82,7 +82,9 @@ def fit_curvature(
     Raises:
         ValueError: If an argument is invalid, a layer has no rule or computes what its
             rule does not say, the data are empty, not finite or do not fit the loss,
-            the model or the data are random, or the factors would not fit in memory.
+            the outputs are probabilities where the loss expects logits or the other way
+            round, the model or the data are random, or the factors would not fit in
+            memory.
 
     Example:
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

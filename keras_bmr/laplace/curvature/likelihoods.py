@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_bmr.objectives.log_likelihood import likelihood_loss
+
 # Keras' losses clip probabilities by this much, too.
 _EPSILON = 1e-7
 
@@ -33,6 +35,8 @@ class Likelihood:
         is_categorical: Whether a position has one label out of d.
         is_binary: Whether targets are probabilities of independent labels.
         is_sparse: Whether targets are integer labels.
+        from_logits: Whether outputs of the model are logits; None where they are no
+            probabilities either.
     """
 
     to_predictors: Callable[[tf.Tensor], tf.Tensor]
@@ -44,6 +48,7 @@ class Likelihood:
     is_categorical: bool = False
     is_binary: bool = False
     is_sparse: bool = False
+    from_logits: bool | None = None
 
 
 def likelihood_of(loss: Any) -> Likelihood:
@@ -54,35 +59,25 @@ def likelihood_of(loss: Any) -> Likelihood:
 
     Args:
         loss: A `keras.losses` cross-entropy (categorical, sparse or binary), or
-            `keras.losses.MeanSquaredError` for Gaussian noise with unit variance.
+            `keras.losses.MeanSquaredError` for Gaussian noise with unit variance, or
+            the name of one.
 
     Returns:
         The likelihood.
 
     Raises:
-        ValueError: If the loss is no such object, smooths labels, ignores a class or
+        ValueError: If the loss is another one, smooths labels, ignores a class or
             has its classes elsewhere than on the last axis.
 
     Example:
         >>> likelihood_of(keras.losses.MeanSquaredError()).num_root_columns(3)
         3
     """
-    # A subclass may compute something else.
-    if type(loss) is keras.losses.MeanSquaredError:
+    loss = likelihood_loss(loss)
+    if isinstance(loss, keras.losses.MeanSquaredError):
         return _GAUSSIAN
-    cross_entropies = (
-        keras.losses.CategoricalCrossentropy,
-        keras.losses.SparseCategoricalCrossentropy,
-        keras.losses.BinaryCrossentropy,
-    )
-    if type(loss) not in cross_entropies:
-        raise ValueError(
-            "`loss` must be an object of one of the classes keras.losses."
-            f"{[c.__name__ for c in cross_entropies]} or MeanSquaredError. "
-            f"Received: loss={loss!r} of class {type(loss).__name__}"
-        )
     config = loss.get_config()
-    for option, plain in (("label_smoothing", 0), ("axis", -1), ("ignore_class", None)):
+    for option, plain in (("axis", -1), ("ignore_class", None)):
         if config.get(option, plain) != plain:
             raise ValueError(
                 f"A loss with `{option}` is not the likelihood of the labels. Expected "
@@ -95,6 +90,7 @@ def likelihood_of(loss: Any) -> Likelihood:
         likelihood,
         to_predictors=tf.identity if loss.from_logits else from_probabilities,
         is_sparse=isinstance(loss, keras.losses.SparseCategoricalCrossentropy),
+        from_logits=bool(loss.from_logits),
     )
 
 

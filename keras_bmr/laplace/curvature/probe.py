@@ -31,10 +31,12 @@ def probe(
         Shape of the predictors of an example.
 
     Raises:
-        ValueError: If two calls differ, a layer is not called or mixes examples, or
-            the gradient by its rule is not the gradient.
+        ValueError: If outputs are no probabilities where the loss expects them, or are
+            some where it expects logits, two calls differ, a layer is not called or
+            mixes examples, or the gradient by its rule is not the gradient.
     """
     few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
+    _check_outputs(likelihood, np.asarray(model(few, training=False), "float32"))
     variables = [v.value for ruled in layers for v in ruled.variables.values()]
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     with tape, recorded_calls([r.layer for r in layers], tape) as records:
@@ -60,6 +62,30 @@ def probe(
             )
     _check_gradients(layers, records, tape, predictors, variables)
     return tuple(predictors.shape[1:])
+
+
+def _check_outputs(likelihood: Likelihood, outputs: np.ndarray) -> None:
+    """Refuses probabilities taken for logits, and the other way round."""
+    if likelihood.from_logits is None or not np.isfinite(outputs).all():
+        return
+    are_possible = outputs.min() >= 0 and outputs.max() <= 1
+    if likelihood.is_categorical:
+        sums = outputs.sum(-1)
+        are_possible &= np.allclose(sums, 1, atol=_TOLERANCE)
+    # Logits of independent labels may lie between 0 and 1, too.
+    are_certain = are_possible and likelihood.is_categorical and outputs.shape[-1] > 1
+    if likelihood.from_logits and are_certain:
+        expected, received = "logits", "probabilities, which add up to 1"
+    elif not likelihood.from_logits and not are_possible:
+        expected = "probabilities"
+        received = f"outputs between {outputs.min():.3g} and {outputs.max():.3g}"
+    else:
+        return
+    raise ValueError(
+        f"A loss with from_logits={likelihood.from_logits} expects {expected} from the "
+        f"model. Received: {received}. Pass a loss with "
+        f"from_logits={not likelihood.from_logits}."
+    )
 
 
 def _check_gradients(

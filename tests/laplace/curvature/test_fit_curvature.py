@@ -283,7 +283,7 @@ def test_bad_data_are_refused(model, data, change, message):
 @pytest.mark.parametrize(
     "loss",
     [
-        "mse",
+        "mae",
         keras.losses.Huber(),
         keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
         keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
@@ -292,6 +292,35 @@ def test_bad_data_are_refused(model, data, change, message):
 def test_losses_that_are_no_likelihood_are_refused(model, data, loss):
     with pytest.raises(ValueError, match="Received: (loss|label_smoothing|ignore)"):
         fit_curvature(model, loss, data)
+
+
+def test_a_loss_has_a_name(model, data):
+    """As in `compile`, where names stand for losses of probabilities."""
+    x, y = data
+    by_name = fit_curvature(model, "mse", (x, np.eye(3)[y]))
+    expected = fit_curvature(model, keras.losses.MeanSquaredError(), (x, np.eye(3)[y]))
+    np.testing.assert_array_equal(numbers(by_name), numbers(expected))
+    probabilities = keras.Sequential([keras.Input((4,)), *model.layers, L.Softmax()])
+    by_name = fit_curvature(probabilities, "sparse_categorical_crossentropy", data)
+    expected = fit_curvature(model, CROSS_ENTROPY, data)
+    np.testing.assert_allclose(numbers(by_name), numbers(expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "received"),
+    [
+        ("softmax", CROSS_ENTROPY, "probabilities, which add up to 1"),
+        ("linear", "sparse_categorical_crossentropy", "outputs between -"),
+        ("relu", "sparse_categorical_crossentropy", "outputs between 0"),
+        ("linear", "binary_crossentropy", "outputs between -"),
+    ],
+)
+def test_probabilities_are_no_logits(model, data, activation, loss, received):
+    x, y = data
+    network = keras.Sequential([model, L.Rescaling(5.0), L.Activation(activation)])
+    y = np.eye(3)[y] if loss == "binary_crossentropy" else y
+    with pytest.raises(ValueError, match=f"from_logits=.*Received: {received}"):
+        fit_curvature(network, loss, (x, y))
 
 
 @pytest.mark.parametrize(
