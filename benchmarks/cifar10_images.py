@@ -65,3 +65,20 @@ def half_epoch(x: np.ndarray, y: np.ndarray, part: int, seed: int):
     mirrored = rng.random(len(chosen)) < 0.5
     moved[mirrored] = moved[mirrored, :, ::-1]
     return moved, y[chosen]
+
+
+def in_batches(images: np.ndarray, targets: np.ndarray, size: int) -> tf.data.Dataset:
+    """Batches in the order of the images.
+
+    Keras' own data set of arrays has the tuning of tf.data on, for whose next turn the
+    end of a fit waits: up to a third of the time on a small machine.
+
+    Args:
+        images: Images.
+        targets: One per image.
+        size: Images per batch.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_tensor_slices((images, targets)).batch(size)
+    return dataset.with_options(options)

@@ -30,7 +30,7 @@ import time
 
 import keras
 import numpy as np
-from cifar10_images import half_epoch, load_images
+from cifar10_images import half_epoch, in_batches, load_images
 from pareto_front import measure, plot, read_rows, write_rows
 
 import keras_bmr
@@ -186,10 +186,8 @@ class Recipe:
             )
         start = time.process_time(), time.perf_counter()
         history = network.fit(
-            *self.batches(part, teacher),
-            batch_size=BATCH_SIZE,
+            in_batches(*self.batches(part, teacher), BATCH_SIZE),
             verbose=0,
-            shuffle=False,
             callbacks=[Cosine(rate, part, num_parts)],
         ).history
         print(
@@ -237,11 +235,8 @@ class Recipe:
         for part in range(NUM_AWARE_PARTS):
             images, labels = half_epoch(*self.train, part, self.arguments.seed)
             aware.fit(
-                images,
-                targets(network, images, labels),
-                batch_size=BATCH_SIZE,
+                in_batches(images, targets(network, images, labels), BATCH_SIZE),
                 verbose=0,
-                shuffle=False,
                 callbacks=[Cosine(AWARE_RATE, part, NUM_AWARE_PARTS)],
             )
         return aware
