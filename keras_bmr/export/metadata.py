@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras_bmr.export.operators import parse
+from keras_bmr.export.packing import ALIGNMENT
 
 # The name of the entry in the table `metadata` of a TFLite model.
 METADATA_NAME = "keras_bmr.metadata.json"
-_ALIGNMENT = 16  # of buffers, as TFLite's schema demands
 _BUFFERS, _METADATA = 4, 6  # fields of the table Model in TFLite's schema
 
 
@@ -140,7 +140,7 @@ def with_metadata(content: bytes, metadata: Metadata) -> bytes:
 
     text = json.dumps(dataclasses.asdict(metadata), ensure_ascii=False).encode()
     old = schema.Model.GetRootAs(content, 0)
-    content += bytes(-len(content) % _ALIGNMENT)
+    content += bytes(-len(content) % ALIGNMENT)
     builder = flatbuffers.Builder(0)
     # A builder grows towards the front. Its offsets count from the end of the file.
     builder.Bytes, builder.head = bytearray(content), 0
@@ -148,7 +148,7 @@ def with_metadata(content: bytes, metadata: Metadata) -> bytes:
     def known(position: int) -> int:
         return len(content) - position
 
-    builder.StartVector(1, len(text), _ALIGNMENT)
+    builder.StartVector(1, len(text), ALIGNMENT)
     builder.head -= len(text)
     builder.Bytes[builder.head : builder.head + len(text)] = text
     data = builder.EndVector()

@@ -1,4 +1,4 @@
-"""The bytes of a TFLite file, with nothing in it twice.
+"""The bytes of a TFLite file, without what a converter repeats in it.
 
 The converter gives every tensor zero points of its own, one int64 for each channel, all
 of them 0 in int8 kernels and biases, and names each tensor after all operations that
@@ -6,12 +6,14 @@ were fused into it. For networks of some ten thousand weights that is a tenth of
 file, and more once they are pruned.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from keras_bmr.export.operators import parse
 
 # Where the schema lets the bytes of constants start.
-_ALIGNMENT = 16
+ALIGNMENT = 16
 # The offsets 0 and 1 mean that the bytes of a constant are within the flatbuffer.
 _WITHIN = 1
 
@@ -39,7 +41,7 @@ def pack(model: Any) -> bytes:
             self._known: dict[tuple[str, bytes], int] = {}
 
         def StartVector(self, elemSize, numElems, alignment):
-            alignment = _ALIGNMENT if elemSize == 1 else alignment
+            alignment = ALIGNMENT if elemSize == 1 else alignment
             return super().StartVector(elemSize, numElems, alignment)
 
         def CreateNumpyVector(self, x):
@@ -59,7 +61,7 @@ def compact(content: bytes) -> bytes:
     """Makes a file smaller without a change of what it computes.
 
     Equal vectors are shared, see `pack`, and of the operations in the name of a tensor
-    the first stays that has weights.
+    the first stays that is no normalisation. Names that differed still do.
 
     Args:
         content: The file's bytes.
@@ -72,11 +74,32 @@ def compact(content: bytes) -> bytes:
         # Of a file beyond 2 GB: constants lie behind the flatbuffer.
         return content
     for subgraph in model.subgraphs:
-        for tensor in subgraph.tensors:
-            if tensor.name is not None:
-                tensor.name = operations(tensor.name.decode(errors="replace"))[0]
+        _shorten_names(subgraph.tensors)
     packed = pack(model)
-    return min(packed, content, key=len)
+    return packed if len(packed) < len(content) else content
+
+
+def short_name(name: bytes) -> bytes:
+    """The first operation that a tensor is named after and that is no normalisation.
+
+    Args:
+        name: Of a tensor, in any encoding that has ";" and "/" where ASCII has them.
+    """
+    return operations(name.decode("latin-1"))[0].encode("latin-1")
+
+
+def _shorten_names(tensors: Sequence[Any]) -> None:
+    """Gives tensors short names; a number tells those apart that would be the same."""
+    taken = {tensor.name for tensor in tensors if b";" not in (tensor.name or b"")}
+    for tensor in tensors:
+        if b";" not in (tensor.name or b""):
+            continue
+        name = short = short_name(tensor.name)
+        numbers = itertools.count(1)
+        while name in taken:
+            name = short + b":%d" % next(numbers)
+        taken.add(name)
+        tensor.name = name
 
 
 def operations(name: str) -> list[str]:

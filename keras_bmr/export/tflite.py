@@ -46,9 +46,9 @@ def export_tflite(
     or with `uncertainty`: then the file has two outputs, mean and variance. It uses
     TFLite's builtin operators only, takes and returns the dtypes of the Keras model
     (float32 also where the kernels are int8), and has fixed shapes. Zero points and
-    other vectors that are equal are in it once. It is run by the
-    LiteRT interpreter before it appears at `path`: if it disagrees with Keras, an
-    error is raised and whatever was at `path` stays.
+    other vectors that are equal are in it once, and names of tensors are short. It is
+    run by the LiteRT interpreter before it appears at `path`: if it disagrees with
+    Keras, an error is raised and whatever was at `path` stays.
 
     A float file may differ from Keras by 1e-4 of max(1, largest output), a float16
     file by 1e-2 of it. A quantised file ("dynamic", "int8") may have a relative

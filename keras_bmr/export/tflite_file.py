@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_bmr.export.operators import parse
-from keras_bmr.export.packing import operations, pack
+from keras_bmr.export.packing import pack, short_name
 
 # What each operator reads weights from, and which of their axes counts channels.
 _WEIGHTS = {
@@ -91,7 +91,7 @@ class TFLiteFile:
                     position,
                     index,
                     name,
-                    tensor.name.decode(),
+                    (tensor.name or b"").decode(errors="replace"),
                     axis,
                     known is not None and (known.is_shared or known.operator != name),
                     max(num_rows, 1 if known is None else known.num_rows),
@@ -189,7 +189,7 @@ class TFLiteFile:
         """Moves the weights into a tensor of another type."""
         tensor = self._tensor(constant)
         packed = self._schema.TensorT()
-        packed.name = f"{operations(tensor.name.decode())[0]}_packed".encode()
+        packed.name = short_name(tensor.name or b"") + b"_packed"
         packed.shape = tensor.shape
         packed.shapeSignature = tensor.shapeSignature
         packed.hasRank = tensor.hasRank

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_bmr.laplace.curvature.likelihoods import likelihood_of
+from keras_bmr.objectives.log_likelihood import likelihood_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ def link_of(loss: Any) -> Link:
         ValueError: If the loss is no likelihood.
     """
     likelihood = likelihood_of(loss)
-    is_gaussian = isinstance(loss, keras.losses.MeanSquaredError)
+    is_gaussian = isinstance(likelihood_loss(loss), keras.losses.MeanSquaredError)
     to_probabilities = tf.nn.softmax if likelihood.is_categorical else tf.sigmoid
     return Link(
         to_predictors=likelihood.to_predictors,

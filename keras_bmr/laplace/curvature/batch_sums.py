@@ -105,12 +105,11 @@ def batch_sums(
     return sums
 
 
-def predictors_of(model: keras.Model, likelihood: Likelihood, x: Any) -> tf.Tensor:
-    """Logits or predicted values of a batch, at least in single precision.
+def outputs_of(model: keras.Model, x: Any) -> tf.Tensor:
+    """Outputs for a batch, at least in single precision.
 
     Args:
         model: A built Keras model.
-        likelihood: The likelihood of its outputs.
         x: Inputs.
 
     Returns:
@@ -128,7 +127,24 @@ def predictors_of(model: keras.Model, likelihood: Likelihood, x: Any) -> tf.Tens
         )
     if outputs.dtype in (tf.float16, tf.bfloat16):
         outputs = tf.cast(outputs, tf.float32)
-    return likelihood.to_predictors(outputs)
+    return outputs
+
+
+def predictors_of(model: keras.Model, likelihood: Likelihood, x: Any) -> tf.Tensor:
+    """Logits or predicted values of a batch.
+
+    Args:
+        model: A built Keras model.
+        likelihood: The likelihood of its outputs.
+        x: Inputs.
+
+    Returns:
+        Tensor of shape (batch, ..., d).
+
+    Raises:
+        ValueError: See `outputs_of`.
+    """
+    return likelihood.to_predictors(outputs_of(model, x))
 
 
 def _sum_over_root(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.laplace.curvature.batch_sums import predictors_of
+from keras_bmr.laplace.curvature.batch_sums import outputs_of, predictors_of
 from keras_bmr.laplace.curvature.likelihoods import Likelihood
 from keras_bmr.laplace.curvature.recording import recorded_calls
 from keras_bmr.laplace.curvature.weights import RuledLayer
@@ -19,7 +19,9 @@ _TOLERANCE = 1e-2
 def probe(
     model: keras.Model, likelihood: Likelihood, layers: Sequence[RuledLayer], x: Any
 ) -> tuple[int, ...]:
-    """Checks the model on two examples, against ordinary automatic differentiation.
+    """Checks the outputs of a batch, and gradients of two of its examples.
+
+    Those by the rules are compared with ordinary automatic differentiation.
 
     Args:
         model: A built Keras model.
@@ -31,12 +33,13 @@ def probe(
         Shape of the predictors of an example.
 
     Raises:
-        ValueError: If outputs are no probabilities where the loss expects them, or are
-            some where it expects logits, two calls differ, a layer is not called or
-            mixes examples, or the gradient by its rule is not the gradient.
+        ValueError: If there are several outputs, or values that are certainly no
+            probabilities, or certainly some where the loss expects logits of classes;
+            if two calls differ, a layer is not called or mixes examples, or the
+            gradient by its rule is not the gradient.
     """
+    _check_outputs(likelihood, outputs_of(model, x).numpy())
     few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
-    _check_outputs(likelihood, np.asarray(model(few, training=False), "float32"))
     variables = [v.value for ruled in layers for v in ruled.variables.values()]
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     with tape, recorded_calls([r.layer for r in layers], tape) as records:
@@ -65,27 +68,30 @@ def probe(
 
 
 def _check_outputs(likelihood: Likelihood, outputs: np.ndarray) -> None:
-    """Refuses probabilities taken for logits, and the other way round."""
-    if likelihood.from_logits is None or not np.isfinite(outputs).all():
+    """Refuses outputs that cannot be what the loss takes them for.
+
+    As in Keras, probabilities of classes may have any positive sum. Logits of
+    independent labels may lie between 0 and 1, too.
+    """
+    if likelihood.from_logits is None or not outputs.size:
         return
-    are_possible = outputs.min() >= 0 and outputs.max() <= 1
-    if likelihood.is_categorical:
-        sums = outputs.sum(-1)
-        are_possible &= np.allclose(sums, 1, atol=_TOLERANCE)
-    # Logits of independent labels may lie between 0 and 1, too.
-    are_certain = are_possible and likelihood.is_categorical and outputs.shape[-1] > 1
-    if likelihood.from_logits and are_certain:
-        expected, received = "logits", "probabilities, which add up to 1"
-    elif not likelihood.from_logits and not are_possible:
-        expected = "probabilities"
-        received = f"outputs between {outputs.min():.3g} and {outputs.max():.3g}"
-    else:
-        return
-    raise ValueError(
-        f"A loss with from_logits={likelihood.from_logits} expects {expected} from the "
-        f"model. Received: {received}. Pass a loss with "
-        f"from_logits={not likelihood.from_logits}."
-    )
+    lowest, highest = float(outputs.min()), float(outputs.max())
+    if not likelihood.from_logits:
+        is_too_high = likelihood.is_binary and highest > 1 + _TOLERANCE
+        if lowest < -_TOLERANCE or is_too_high:
+            last = "sigmoid" if likelihood.is_binary else "softmax"
+            raise ValueError(
+                "A loss with from_logits=False expects probabilities from the model. "
+                f"Received: outputs between {lowest:.3g} and {highest:.3g}. Let the "
+                f"model end with a {last}, or pass a loss with from_logits=True."
+            )
+    elif likelihood.is_categorical and outputs.shape[-1] > 1:
+        if lowest >= 0 and np.allclose(outputs.sum(-1), 1, atol=_TOLERANCE):
+            raise ValueError(
+                "A loss with from_logits=True expects logits from the model. Received: "
+                "positive outputs that add up to 1. Take the softmax out of the model, "
+                "or pass a loss with from_logits=False."
+            )
 
 
 def _check_gradients(

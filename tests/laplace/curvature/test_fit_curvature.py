@@ -309,10 +309,10 @@ def test_a_loss_has_a_name(model, data):
 @pytest.mark.parametrize(
     ("activation", "loss", "received"),
     [
-        ("softmax", CROSS_ENTROPY, "probabilities, which add up to 1"),
+        ("softmax", CROSS_ENTROPY, "positive outputs that add up to 1"),
         ("linear", "sparse_categorical_crossentropy", "outputs between -"),
-        ("relu", "sparse_categorical_crossentropy", "outputs between 0"),
         ("linear", "binary_crossentropy", "outputs between -"),
+        ("relu", "binary_crossentropy", "outputs between 0"),
     ],
 )
 def test_probabilities_are_no_logits(model, data, activation, loss, received):
@@ -321,6 +321,23 @@ def test_probabilities_are_no_logits(model, data, activation, loss, received):
     y = np.eye(3)[y] if loss == "binary_crossentropy" else y
     with pytest.raises(ValueError, match=f"from_logits=.*Received: {received}"):
         fit_curvature(network, loss, (x, y))
+
+
+def test_positive_outputs_need_not_add_up_to_one(model, data):
+    """Keras divides them by their sum, and so does the likelihood."""
+    positive = keras.Sequential([*model.layers, L.Activation("exponential")])
+    positive.build((None, 4))
+    by_sum = fit_curvature(positive, "sparse_categorical_crossentropy", data)
+    expected = fit_curvature(model, CROSS_ENTROPY, data)
+    np.testing.assert_allclose(numbers(by_sum), numbers(expected), rtol=1e-4)
+
+
+def test_a_model_has_one_output(data):
+    inputs = keras.Input((4,))
+    outputs = {"a": L.Dense(3)(inputs), "b": L.Dense(2)(inputs)}
+    for several in (outputs, list(outputs.values())):
+        with pytest.raises(ValueError, match="must have one output"):
+            fit_curvature(keras.Model(inputs, several), CROSS_ENTROPY, data)
 
 
 @pytest.mark.parametrize(
