@@ -45,12 +45,14 @@ def measure(path: pathlib.Path, folder: pathlib.Path) -> None:
 def plot(rows: dict[str, dict], path: pathlib.Path) -> None:
     """Draws the accuracy of the int8 files against what they cost.
 
-    Rows of one method are connected; the method is the name up to the first "_", and
-    what was trained with the rounding of int8 ("_aware") is one of its own.
+    Rows of one method with equally many epochs are connected; the method is the name
+    up to the first "_", and what was trained with the rounding of int8 ("_aware") is
+    one of its own.
     """
     methods: dict[str, list[dict]] = {}
     for name, row in rows.items():
-        method = name.partition("_")[0] + ", int8-aware" * name.endswith("_aware")
+        aware = ", int8-aware" if name.endswith("_aware") else ""
+        method = f"{name.partition('_')[0]}, {row['epochs']} epochs{aware}"
         methods.setdefault(method, []).append(row)
     figure = figures.new_figure(11, 3.8)
     all_axes = figure.subplots(1, len(COSTS), sharey=True)
@@ -66,5 +68,5 @@ def plot(rows: dict[str, dict], path: pathlib.Path) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), f"C{number}o-", label=method)
     labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(*labels, loc="outside upper center", ncols=4)
+    figure.legend(*labels, loc="outside upper center", ncols=3)
     figures.save(figure, path)

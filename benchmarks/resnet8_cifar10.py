@@ -2,20 +2,24 @@
 
 The saved network is trained on for some epochs, whatever follows. What comes of it is
 then trained for as long again in one of several ways: as it is ("unpruned"), or after
-it has lost channels in two rounds, half an epoch apart: those of which a Laplace
-posterior says that they can be spared best. The first round takes the same share of the
-weights around every layer, which saves multiply-accumulates evenly; the second one
-ranks the channels of all layers together, and where they are easiest to spare are most
-of the bytes. `shrink` takes them out, so that what follows is cheaper. All runs see the
-same images as often, under the same learning rates. The run "evidence_28_30" takes 28 %
-in the first round and 30 % of the rest in the second, "magnitude_28_30" the same by the
-size of the weights. A name that ends in "_soft" learns from labels and from what the
-network before pruning says of the same images (distillation, arXiv 1503.02531);
-others learn from labels alone.
+it has lost channels in rounds, half an epoch apart: those of which a Laplace posterior
+says that they can be spared best. All rounds but the last take the same share of the
+weights around every layer, which saves multiply-accumulates evenly; the last one ranks
+the channels of all layers together, and where they are easiest to spare are most of the
+bytes. `shrink` takes them out, so that what follows is cheaper. All runs see the same
+images as often, under the same learning rates.
+
+The run "evidence_28_30" takes 28 % in the first round and 30 % of the rest in the
+second, "magnitude_28_30" the same by the size of the weights; "inner_28_30" chooses by
+evidence among the channels between the two layers of a block, whose number is no other
+layer's. A name that ends in "_soft" learns from labels and from what the network before
+pruning says of the same images (distillation, arXiv 1503.02531); others learn from
+labels alone.
 
 Training stops and goes on between halves of epochs: what `--output-dir` has is not done
-again. Each run has a row in the file of results. `--latency` measures all files that
-are there, which take turns, and `--plot` draws accuracy against cost.
+again. Copied there, the networks of results/resnet8 need no training but that of int8.
+Each run has a row in the file of results. `--latency` measures all files that are
+there, which take turns, and `--plot` draws accuracy against cost.
 
     python benchmarks/resnet8_cifar10.py --model resnet8_cifar10.h5 --data cifar10.npz
     python benchmarks/resnet8_cifar10.py ... --quantization-aware
@@ -368,11 +372,11 @@ def main() -> None:
     add(
         "--runs",
         nargs="*",
-        default=["unpruned", "evidence_15_15_soft", "evidence_28_30_soft"],
+        default=["unpruned", "inner_13_15_17_21_20_soft"],
         help='"unpruned", or the method and what the rounds take, in per cent',
     )
     add("--common-epochs", type=int, default=10, help="the first, without any pruning")
-    add("--epochs", type=int, default=16, help="of every run, after the common ones")
+    add("--epochs", type=int, default=40, help="of every run, after the common ones")
     add("--learning-rate", type=float, default=1e-3)
     add("--seed", type=int, default=0)
     add(
