@@ -105,8 +105,7 @@ def for_unit_interval(network: keras.Model) -> keras.Model:
 def refresh(network: keras.Model, train):
     """Takes batch statistics anew, of images that are moved as in training.
 
-    With those of other images the networks lose two points of accuracy: most that were
-    moved have a black edge.
+    With black edges, those of other images cost the networks two points of accuracy.
 
     Returns:
         Half an epoch of such images that no part of training has, and labels.

@@ -128,7 +128,7 @@ def file_layout(
     type_names = tensor_type_names(schema)
     sizes = [_buffer_bytes(buffer) for buffer in model.buffers or []]
     counted: set[int] = set()
-    vectors: dict[int, int] = {}
+    vectors: set[int] = set()
     layers = []
     for subgraph in model.subgraphs:
         tensors = subgraph.tensors
@@ -145,19 +145,22 @@ def file_layout(
             buffers = {constant.buffer for constant in constants}
             counted |= buffers
             outputs = [tensors[index] for index in present(operator.outputs)]
+            found = _side_vectors([*constants, *outputs])
             largest = max(constants, key=lambda tensor: sizes[tensor.buffer])
             layers.append(
                 LayerBytes(
                     name=_layer_name([largest, *outputs], known),
                     operator=codes[operator.opcodeIndex],
                     weights=sum(sizes[buffer] for buffer in buffers),
-                    quantization=_side_bytes([*constants, *outputs], vectors),
+                    quantization=sum(
+                        size for place, size in found.items() if place not in vectors
+                    ),
                     encoding=_encoding(type_names, largest),
                 )
             )
+            vectors |= found.keys()
     tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
-    _side_bytes(tensors, vectors)
-    quantization = sum(vectors.values())
+    quantization = sum(_side_vectors(tensors).values())
     names = sum(len(tensor.name or b"") for tensor in tensors)
     metadata = sum(
         sizes[entry.buffer] + len(entry.name or b"") for entry in model.metadata or []
@@ -179,20 +182,13 @@ def _buffer_bytes(buffer: Any) -> int:
     return len(buffer.data) if buffer.data is not None else int(buffer.size)
 
 
-def _side_bytes(tensors: Sequence[Any], vectors: dict[int, int]) -> int:
-    """Bytes that tell how to read the values of tensors.
+def _side_vectors(tensors: Sequence[Any]) -> dict[int, int]:
+    """Sizes of the vectors that tell how to read the values of tensors.
 
-    Args:
-        tensors: The tensors.
-        vectors: Sizes by place in memory of the vectors that were counted before, to
-            which those of the tensors are added: several tensors may refer to one.
-
-    Returns:
-        Bytes of the vectors that were not.
+    By their places in memory: several tensors may refer to one.
     """
-    before = sum(vectors.values())
+    arrays = []
     for tensor in tensors:
-        arrays = []
         if tensor.quantization is not None:
             quantization = tensor.quantization
             arrays += [quantization.scale, quantization.min, quantization.max]
@@ -203,8 +199,7 @@ def _side_bytes(tensors: Sequence[Any], vectors: dict[int, int]) -> int:
             for dimension in sparsity.dimMetadata or []:
                 for vector in (dimension.arraySegments, dimension.arrayIndices):
                     arrays.append(None if vector is None else vector.values)
-        vectors |= {a.ctypes.data: a.nbytes for a in arrays if a is not None}
-    return sum(vectors.values()) - before
+    return {a.ctypes.data: a.nbytes for a in arrays if a is not None}
 
 
 def _encoding(type_names: dict[int, str], tensor: Any) -> str:

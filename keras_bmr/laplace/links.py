@@ -4,11 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_bmr.laplace.curvature.likelihoods import likelihood_of
-from keras_bmr.objectives.log_likelihood import likelihood_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +37,7 @@ def link_of(loss: Any) -> Link:
         ValueError: If the loss is no likelihood.
     """
     likelihood = likelihood_of(loss)
-    is_gaussian = isinstance(likelihood_loss(loss), keras.losses.MeanSquaredError)
+    is_gaussian = likelihood.from_logits is None
     to_probabilities = tf.nn.softmax if likelihood.is_categorical else tf.sigmoid
     return Link(
         to_predictors=likelihood.to_predictors,

@@ -85,21 +85,25 @@ def without_names(part):
     return part.tolist() if isinstance(part, np.ndarray) else part
 
 
-def recurrent_content():
-    """A file with three subgraphs."""
-    model = keras.Sequential([keras.Input((6, 4)), layers.LSTM(8), layers.Dense(2)])
-    function = converter.trace_function(model, input_specifications(model, 1), 1)
-    return converter.convert(function)
+def check_nothing_is_lost_but_names(content):
+    _, before, _ = parse(content)
+    _, after, _ = parse(compact(content))
+    assert without_names(after) == without_names(before)
+    for old, new in zip(names_of(before), names_of(after), strict=True):
+        assert new.partition(b":")[0] in old
+        assert b";" not in new
+    return before
 
 
 def test_nothing_is_lost_but_names(content):
-    for whole in (content, recurrent_content()):
-        _, before, _ = parse(whole)
-        _, after, _ = parse(compact(whole))
-        assert without_names(after) == without_names(before)
-        for old, new in zip(names_of(before), names_of(after), strict=True):
-            assert new.partition(b":")[0] in old
-            assert b";" not in new
+    check_nothing_is_lost_but_names(content)
+
+
+def test_nothing_is_lost_of_several_subgraphs():
+    model = keras.Sequential([keras.Input((6, 4)), layers.LSTM(8), layers.Dense(2)])
+    function = converter.trace_function(model, input_specifications(model, 1), 1)
+    model = check_nothing_is_lost_but_names(converter.convert(function))
+    assert len(model.subgraphs) == 3
 
 
 def test_names_stay_apart(content):

@@ -36,7 +36,7 @@ class Likelihood:
         is_binary: Whether targets are probabilities of independent labels.
         is_sparse: Whether targets are integer labels.
         from_logits: Whether outputs of the model are logits; None where they are no
-            probabilities either.
+            probabilities either, which is so of a Gaussian likelihood.
     """
 
     to_predictors: Callable[[tf.Tensor], tf.Tensor]

@@ -38,7 +38,8 @@ def probe(
             if two calls differ, a layer is not called or mixes examples, or the
             gradient by its rule is not the gradient.
     """
-    _check_outputs(likelihood, outputs_of(model, x).numpy())
+    if likelihood.from_logits is not None:
+        _check_outputs(likelihood, outputs_of(model, x).numpy())
     few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
     variables = [v.value for ruled in layers for v in ruled.variables.values()]
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
@@ -73,7 +74,7 @@ def _check_outputs(likelihood: Likelihood, outputs: np.ndarray) -> None:
     As in Keras, probabilities of classes may have any positive sum. Logits of
     independent labels may lie between 0 and 1, too.
     """
-    if likelihood.from_logits is None or not outputs.size:
+    if not outputs.size:
         return
     lowest, highest = float(outputs.min()), float(outputs.max())
     if not likelihood.from_logits:
