@@ -27,15 +27,24 @@ there, which take turns, and `--plot` draws accuracy against cost.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
-import math
 import pathlib
-import time
 
 import keras
 import numpy as np
 from cifar10_images import half_epoch, in_batches, load_images
 from pareto_front import measure, plot, read_rows, write_rows
+from resnet8_training import (
+    BATCH_SIZE,
+    NUM_PARTS,
+    Cosine,
+    Recipe,
+    distillation,
+    softened,
+    symmetric_predictions,
+)
 
 import keras_bmr
 from keras_bmr.export import export_tflite, model_cost, to_quantization_aware
@@ -43,31 +52,13 @@ from keras_bmr.laplace import Laplace
 from keras_bmr.layers import refresh_batch_statistics
 from keras_bmr.pruning.channels import widths
 
-BATCH_SIZE = 64
 # Examples for the curvature, for batch statistics, and to calibrate int8 with.
 NUM_FOR_CURVATURE, NUM_FOR_STATISTICS, NUM_REPRESENTATIVE = 2048, 5000, 500
 # The layers whose outputs are added to something, the stem, and the classifier.
 SUMMED = ("conv2d", "conv2d_2", "conv2d_4", "conv2d_5", "conv2d_7", "conv2d_8", "dense")
 RESULTS = pathlib.Path(__file__).parent / "results" / "resnet8_cifar10.json"
-# Soft targets: temperature and share; how many half epochs differ in their images.
-TEMPERATURE, SOFT_SHARE, NUM_PARTS = 2, 0.5, 16
 # Half epochs with the rounding of int8.
 NUM_AWARE_PARTS, AWARE_RATE = 2, 1e-4
-
-
-class Cosine(keras.callbacks.Callback):
-    """A learning rate that falls along a cosine over all parts of a run."""
-
-    def __init__(self, highest: float, part: int, num_parts: int) -> None:
-        super().__init__()
-        self._highest, self._part, self._num_parts = highest, part, num_parts
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Sets the rate of a step."""
-        done = (self._part + batch / self.params["steps"]) / self._num_parts
-        self.model.optimizer.learning_rate = (
-            self._highest * (1 + math.cos(math.pi * done)) / 2
-        )
 
 
 def saved_network(path: pathlib.Path) -> keras.Model:
@@ -115,7 +106,24 @@ def refresh(network: keras.Model, train):
     return images, labels
 
 
-def pruned(network, train, method: str, share: float, ranking: str) -> keras.Model:
+def rounds_of(run: str, train) -> list:
+    """What a name says of pruning, as functions of networks."""
+    method, *shares = run.removesuffix("_soft").split("_")
+    return [
+        functools.partial(
+            pruned,
+            train=train,
+            method=method,
+            share=int(percent) / 100,
+            ranking="layer" if number < len(shares) else "global",
+        )
+        for number, percent in enumerate(shares, 1)
+    ]
+
+
+def pruned(
+    network: keras.Model, train, method: str, share: float, ranking: str
+) -> keras.Model:
     """The network without the channels that hold a share of the weights.
 
     Those of all layers, or ("inner") those between the two layers of a block: their
@@ -141,108 +149,29 @@ def pruned(network, train, method: str, share: float, ranking: str) -> keras.Mod
         ranking=ranking,
         skip=SUMMED if method == "inner" else (),
     )
-    return keras_bmr.shrink(reduced)
+    shrunk = keras_bmr.shrink(reduced)
+    print(f"  channels {list(widths(shrunk).values())}", flush=True)
+    return shrunk
 
 
-def targets(network: keras.Model | None, images, labels) -> np.ndarray:
-    """Labels, one-hot, mixed with what a network says if there is one."""
-    labels = np.eye(10, dtype="float32")[labels]
-    if network is None:
-        return labels
-    probabilities = network.predict(images, batch_size=500, verbose=0)
-    soft = np.maximum(probabilities, 1e-7) ** (1 / TEMPERATURE)
-    soft /= soft.sum(-1, keepdims=True)
-    return (1 - SOFT_SHARE) * labels + SOFT_SHARE * soft
+def quantization_aware(network: keras.Model, train, seed: int) -> keras.Model:
+    """The network after an epoch with the rounding of the int8 file.
 
-
-class Recipe:
-    """How the runs of one call train, from where, and where they leave states."""
-
-    def __init__(self, train, arguments) -> None:
-        self.train, self.arguments = train, arguments
-        self.name = (
-            f"{arguments.common_epochs}_{arguments.learning_rate:g}_{arguments.seed}"
+    Its own outputs before are what it learns from.
+    """
+    aware = to_quantization_aware(network, train[0][:NUM_REPRESENTATIVE])
+    aware.compile(keras.optimizers.Adam(AWARE_RATE), distillation, jit_compile=False)
+    for part in range(NUM_AWARE_PARTS):
+        images, _ = half_epoch(*train, part, seed)
+        soft = keras.ops.convert_to_numpy(
+            softened(symmetric_predictions(network, images))
         )
-
-    def batches(self, part: int, teacher: keras.Model | None):
-        """Images and targets of half an epoch; of a teacher, those of the disk."""
-        part %= NUM_PARTS
-        images, labels = half_epoch(*self.train, part, self.arguments.seed)
-        if teacher is None:
-            return images, targets(None, images, labels)
-        path = self.arguments.output_dir / f"soft_{self.name}_{part}.npy"
-        if not path.exists():
-            temporary = path.with_name(f"writing_{path.name}")
-            np.save(temporary, targets(teacher, images, labels))
-            temporary.replace(path)
-        return images, np.load(path)
-
-    def train_part(self, network, part: int, num_parts: int, teacher) -> None:
-        """Half an epoch of a run."""
-        rate = self.arguments.learning_rate
-        if not network.compiled:
-            network.compile(
-                keras.optimizers.Adam(rate),
-                "categorical_crossentropy",
-                metrics=["accuracy"],
-                jit_compile=False,
-            )
-        start = time.process_time(), time.perf_counter()
-        history = network.fit(
-            in_batches(*self.batches(part, teacher), BATCH_SIZE),
+        aware.fit(
+            in_batches(images, soft, BATCH_SIZE),
             verbose=0,
-            callbacks=[Cosine(rate, part, num_parts)],
-        ).history
-        print(
-            f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
-            f"accuracy {history['accuracy'][0]:.4f}, "
-            f"{time.process_time() - start[0]:.0f} s of CPU time, "
-            f"{time.perf_counter() - start[1]:.0f} s",
-            flush=True,
+            callbacks=[Cosine(AWARE_RATE, part, NUM_AWARE_PARTS)],
         )
-
-    def trained(self, network, run, epochs, method="", shares=(), teacher=None):
-        """A network after some epochs, from the last state on the disk."""
-        start = 0
-
-        def state(after: int) -> pathlib.Path:
-            return self.arguments.output_dir / f"{run}_after_{after}.keras"
-
-        for part in reversed(range(2 * epochs)):
-            if state(part + 1).exists():
-                network, start = keras.models.load_model(state(part + 1)), part + 1
-                break
-        for part in range(start, 2 * epochs):
-            if part < len(shares):
-                ranking = "layer" if part + 1 < len(shares) else "global"
-                network = pruned(network, self.train, method, shares[part], ranking)
-                print(f"  channels {list(widths(network).values())}", flush=True)
-            self.train_part(network, part, 2 * epochs, teacher)
-            temporary = state(part + 1).with_name(f"writing_{state(part + 1).name}")
-            network.save(temporary)
-            temporary.replace(state(part + 1))
-            state(part).unlink(missing_ok=True)
-        return network
-
-    def quantization_aware(self, network: keras.Model) -> keras.Model:
-        """The network after an epoch with the rounding of the int8 file.
-
-        Its own outputs before are what it learns from, beside the labels.
-        """
-        aware = to_quantization_aware(network, self.train[0][:NUM_REPRESENTATIVE])
-        aware.compile(
-            keras.optimizers.Adam(AWARE_RATE),
-            "categorical_crossentropy",
-            jit_compile=False,
-        )
-        for part in range(NUM_AWARE_PARTS):
-            images, labels = half_epoch(*self.train, part, self.arguments.seed)
-            aware.fit(
-                in_batches(images, targets(network, images, labels), BATCH_SIZE),
-                verbose=0,
-                callbacks=[Cosine(AWARE_RATE, part, NUM_AWARE_PARTS)],
-            )
-        return aware
+    return aware
 
 
 def file_accuracy(path: pathlib.Path, x: np.ndarray, y: np.ndarray) -> float:
@@ -312,50 +241,47 @@ def run_all(train, test, arguments) -> None:
     if "saved" not in rows:
         pixels = [(255 * x, y) for x, y in (train, test)]
         add("saved", judged(saved, "saved", *pixels, arguments), epochs=0)
-    recipe = Recipe(train, arguments)
     keras.utils.set_random_seed(arguments.seed)
+    recipe = Recipe(train, arguments.output_dir, arguments.seed)
+    first_rate = arguments.learning_rates[0]
+    start_name = f"{arguments.common_epochs}_{first_rate:g}_{arguments.seed}"
     common = recipe.trained(
-        for_unit_interval(saved), f"common_{recipe.name}", arguments.common_epochs
+        for_unit_interval(saved),
+        f"common_{start_name}",
+        arguments.common_epochs,
+        first_rate,
     )
     refresh(common, train)
     if "common" not in rows:
         row = judged(common, "common", train, test, arguments)
         add("common", row, epochs=arguments.common_epochs, seed=arguments.seed)
     settings = {
-        "epochs": arguments.common_epochs + arguments.epochs,
+        "epochs": arguments.common_epochs + sum(arguments.epochs),
         "seed": arguments.seed,
     }
     for run in arguments.runs:
-        method, *rounds = run.removesuffix("_soft").split("_")
         aware_run = f"{run}_aware"
         if run in rows and (aware_run in rows or not arguments.quantization_aware):
             continue
         print(run, flush=True)
         keras.utils.set_random_seed(arguments.seed)
-        network = recipe.trained(
-            # A copy without the state of the optimizer, as those have that shrink.
-            without_training_state(common),
-            f"{run}_{recipe.name}_{arguments.epochs}",
-            arguments.epochs,
-            method,
-            [int(percent) / 100 for percent in rounds],
-            common if run.endswith("_soft") else None,
-        )
+        soft = {"teacher": common, "teacher_name": start_name}
+        of_run = dataclasses.replace(recipe, **soft if run.endswith("_soft") else {})
+        network, rounds = common, rounds_of(run, train)
+        name = f"{run}_{start_name}"
+        periods = zip(arguments.epochs, arguments.learning_rates, strict=True)
+        for number, (epochs, rate) in enumerate(periods):
+            name += f"_{rate:g}_{epochs}" if number else f"_{epochs}"
+            network = of_run.trained(network, name, epochs, rate, rounds)
+            rounds = []
         refresh(network, train)
         if run not in rows:
             add(run, judged(network, run, train, test, arguments), **settings)
         if arguments.quantization_aware:
-            aware = recipe.quantization_aware(network)
+            aware = quantization_aware(network, train, arguments.seed)
             row = exported(aware, aware_run, train, test, arguments)
             of_float = {k: v for k, v in rows[run].items() if "int8" not in k}
             add(aware_run, {**of_float, **row}, **settings)
-
-
-def without_training_state(network: keras.Model) -> keras.Model:
-    """A copy that is not compiled."""
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    return copy
 
 
 def main() -> None:
@@ -375,8 +301,20 @@ def main() -> None:
         help='"unpruned", or the method and what the rounds take, in per cent',
     )
     add("--common-epochs", type=int, default=10, help="the first, without any pruning")
-    add("--epochs", type=int, default=40, help="of every run, after the common ones")
-    add("--learning-rate", type=float, default=1e-3)
+    add(
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=[40, 90],
+        help="of every run after the common ones, in periods: rates fall in each",
+    )
+    add(
+        "--learning-rates",
+        type=float,
+        nargs="+",
+        default=[1e-3, 2e-3],
+        help="the highest of each period; the first also of the common epochs",
+    )
     add("--seed", type=int, default=0)
     add(
         "--quantization-aware",

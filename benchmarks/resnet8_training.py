@@ -1,0 +1,208 @@
+"""How the runs of the ResNet-8 benchmark train: rates, targets, halves of epochs."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from cifar10_images import half_epoch, in_batches
+
+BATCH_SIZE = 64
+# How many half epochs differ in their images.
+NUM_PARTS = 16
+# Of soft targets, and of the predictions that are compared with them.
+TEMPERATURE = 2
+
+
+@keras.saving.register_keras_serializable("benchmarks")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation in TensorFlow's one operation: a quarter less of a step."""
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalises by the batch in training, by the moving averages otherwise."""
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+        )
+        for average, new in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            average.assign(self.momentum * average + (1 - self.momentum) * new)
+        return outputs
+
+
+def with_batch_normalization(network: keras.Model, kind: type) -> keras.Model:
+    """A copy, not compiled, whose batch normalisation is of some kind."""
+
+    def converted(layer: keras.Layer) -> keras.Layer:
+        is_normalization = isinstance(layer, keras.layers.BatchNormalization)
+        return (kind if is_normalization else type(layer)).from_config(
+            layer.get_config()
+        )
+
+    # Of a compiled model the copy would be, too, with the old state of the optimizer.
+    copy = keras.Model(network.inputs, network.outputs, name=network.name)
+    copy = keras.models.clone_model(copy, clone_function=converted)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+@keras.saving.register_keras_serializable("benchmarks")
+def distillation(targets, predictions):
+    """Cross-entropy of softened predictions (arXiv 1503.02531, section 2).
+
+    Its gradient is of the size of that of labels.
+    """
+    return TEMPERATURE**2 * keras.losses.categorical_crossentropy(
+        targets, softened(predictions)
+    )
+
+
+def softened(probabilities):
+    """Probabilities at the temperature."""
+    floor = keras.ops.maximum(probabilities, 1e-7)
+    return keras.ops.softmax(keras.ops.log(floor) / TEMPERATURE)
+
+
+def symmetric_predictions(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The mean of what a network says of images and of their mirror images.
+
+    Two points better than what it says of the images alone.
+    """
+    return np.mean(
+        [
+            network.predict(view, batch_size=250, verbose=0)
+            for view in (images, images[:, :, ::-1])
+        ],
+        axis=0,
+    )
+
+
+class Cosine(keras.callbacks.Callback):
+    """A learning rate that falls along a cosine over all parts of a period."""
+
+    def __init__(self, highest: float, part: int, num_parts: int) -> None:
+        super().__init__()
+        self._highest, self._part, self._num_parts = highest, part, num_parts
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Sets the rate of a step."""
+        done = (self._part + batch / self.params["steps"]) / self._num_parts
+        self.model.optimizer.learning_rate = (
+            self._highest * (1 + math.cos(math.pi * done)) / 2
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How all runs train, half an epoch at a time, and where they leave states.
+
+    Args:
+        train: Images in [0, 1] and labels.
+        folder: For states and soft targets.
+        seed: Of the order of images and of their movements.
+        teacher: Gives the soft targets.
+        teacher_name: Theirs on the disk.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    folder: pathlib.Path
+    seed: int
+    teacher: keras.Model | None = None
+    teacher_name: str = ""
+
+    def _targets(self, part: int, images: np.ndarray) -> np.ndarray:
+        """Soft targets of half an epoch; predictions are on the disk."""
+        path = self.folder / f"soft_{self.teacher_name}_{part}.npy"
+        if not path.exists():
+            temporary = path.with_name(f"writing_{path.name}")
+            np.save(temporary, symmetric_predictions(self.teacher, images))
+            temporary.replace(path)
+        return keras.ops.convert_to_numpy(softened(np.load(path)))
+
+    def _train_part(
+        self, network: keras.Model, part: int, num_parts: int, rate: float
+    ) -> keras.Model:
+        """Half an epoch; what was not compiled is, as a copy, and starts anew."""
+        if not network.compiled:
+            network = with_batch_normalization(network, FusedBatchNormalization)
+            network.compile(
+                keras.optimizers.Adam(rate),
+                distillation if self.teacher else "categorical_crossentropy",
+                metrics=["accuracy"],
+                jit_compile=False,
+            )
+        start = time.process_time(), time.perf_counter()
+        # The same number is always the same images.
+        images, labels = half_epoch(*self.train, part % NUM_PARTS, self.seed)
+        targets = (
+            self._targets(part % NUM_PARTS, images)
+            if self.teacher
+            else keras.utils.to_categorical(labels, 10)
+        )
+        history = network.fit(
+            in_batches(images, targets, BATCH_SIZE),
+            verbose=0,
+            callbacks=[Cosine(rate, part, num_parts)],
+        ).history
+        print(
+            f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
+            f"accuracy {history['accuracy'][0]:.4f}, "
+            f"{time.process_time() - start[0]:.0f} s of CPU time, "
+            f"{time.perf_counter() - start[1]:.0f} s",
+            flush=True,
+        )
+        return network
+
+    def trained(
+        self,
+        network: keras.Model,
+        name: str,
+        epochs: int,
+        rate: float,
+        rounds: Sequence[Callable[[keras.Model], keras.Model]] = (),
+    ) -> keras.Model:
+        """A network after a period of epochs, from the last state on the disk.
+
+        Args:
+            network: What starts, if there is no state.
+            name: Of the states.
+            epochs: Over which the learning rate falls to 0.
+            rate: The highest.
+            rounds: What prunes it before the first parts, one each.
+
+        Returns:
+            A network that is not compiled.
+        """
+        start, num_parts = 0, 2 * epochs
+        network = with_batch_normalization(network, keras.layers.BatchNormalization)
+
+        def state(after: int) -> pathlib.Path:
+            return self.folder / f"{name}_after_{after}.keras"
+
+        for part in reversed(range(num_parts)):
+            if state(part + 1).exists():
+                network, start = keras.models.load_model(state(part + 1)), part + 1
+                break
+        for part in range(start, num_parts):
+            if part < len(rounds):
+                network = rounds[part](
+                    with_batch_normalization(network, keras.layers.BatchNormalization)
+                )
+            network = self._train_part(network, part, num_parts, rate)
+            temporary = state(part + 1).with_name(f"writing_{state(part + 1).name}")
+            network.save(temporary)
+            temporary.replace(state(part + 1))
+            state(part).unlink(missing_ok=True)
+        return with_batch_normalization(network, keras.layers.BatchNormalization)
