@@ -47,3 +47,31 @@ def require_positive(name: str, value: Any, or_zero: bool = False) -> None:
         raise ValueError(
             f"`{name}` must be a {wanted} finite number. Received: {name}={value!r}"
         )
+
+
+def array_of_examples(leaf: Any) -> np.ndarray:
+    """An entry of `data` as an array.
+
+    Args:
+        leaf: What was given, of shape (examples, ...). A list is a list of inputs to
+            Keras, so that its numbers come here one by one.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: If it has no axis of examples, or is not finite.
+    """
+    array = np.asarray(leaf)
+    if array.ndim == 0 or array.dtype == object:
+        raise ValueError(
+            "`data` must hold arrays with an axis of examples; a list stands for "
+            "several inputs, `numpy.asarray` makes an array of it. Received: an "
+            f"entry of type {type(leaf).__name__} and shape {array.shape}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(
+            "`data` must be finite. Received: an array of shape "
+            f"{array.shape} with NaN or infinite values"
+        )
+    return array

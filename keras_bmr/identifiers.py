@@ -1,5 +1,6 @@
 """String and config arguments resolved to objects, as Keras does for initializers."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def resolve(identifier: Any, known: Mapping[str, type], base: type, argument: st
     elif isinstance(identifier, dict):
         resolved = keras.saving.deserialize_keras_object(identifier)
     elif isinstance(identifier, type) and issubclass(identifier, base):
-        resolved = identifier()
+        resolved = _instance(identifier, argument)
     if not isinstance(resolved, base):
         raise ValueError(
             f"Invalid value for `{argument}`: expected one of "
@@ -37,3 +38,20 @@ def resolve(identifier: Any, known: Mapping[str, type], base: type, argument: st
             f"Received: {argument}={identifier!r}"
         )
     return resolved
+
+
+def _instance(cls: type, argument: str):
+    """An object of a class that needs no arguments."""
+    required = [
+        parameter.name
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if required:
+        raise ValueError(
+            f"Invalid value for `{argument}`: {cls.__name__} is made with arguments. "
+            f"Expected an instance, `{cls.__name__}({', '.join(required)})`. "
+            f"Received: the class"
+        )
+    return cls()

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bmr.argument_checks import array_of_examples
+
 _BATCH_SIZE = 1024
 _CLASSES = (
     keras.losses.SparseCategoricalCrossentropy,
@@ -126,7 +128,7 @@ def _checked(data: Any) -> tuple[Any, np.ndarray]:
             f"Dataset` of such pairs. Received: an object of type "
             f"{type(data).__name__}"
         )
-    x, y = keras.tree.map_structure(np.asarray, data)
+    x, y = keras.tree.map_structure(array_of_examples, data)
     lengths = {len(array) for array in keras.tree.flatten((x, y))}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(

@@ -57,8 +57,20 @@ class ReducedPrior:
 
         Returns:
             Distribution that `keras_bmr.reduction.model_reduction` takes with it.
+
+        Raises:
+            ValueError: If it does not broadcast to the shape of the weight.
         """
-        return self.distribution(posterior.dtype)
+        reduced_prior = self.distribution(posterior.dtype)
+        if not _broadcasts(reduced_prior.batch_shape, posterior.batch_shape):
+            raise ValueError(
+                "A reduced prior must broadcast to the shape of every weight: give "
+                "one that is scalar, or reduce the layers one by one by `skip`. "
+                f"Received: {type(reduced_prior).__name__} with batch shape "
+                f"{reduced_prior.batch_shape} for a weight of shape "
+                f"{posterior.batch_shape}"
+            )
+        return reduced_prior
 
     def threshold(self, delta_f: np.ndarray) -> float:
         """The log Bayes factor in nats above which a layer's group is pruned.
@@ -72,3 +84,11 @@ class ReducedPrior:
         """
         del delta_f
         return defaults.THRESHOLD
+
+
+def _broadcasts(shape: tf.TensorShape, target: tf.TensorShape) -> bool:
+    """Whether arrays of a shape broadcast to another shape."""
+    try:
+        return tf.broadcast_static_shape(shape, target) == target
+    except ValueError:
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -11,7 +13,7 @@ def check_alike(
     prior: tfp.distributions.Distribution,
     reduced_prior: tfp.distributions.Distribution,
 ) -> None:
-    """Raises unless all are distributions of one dtype and one event shape."""
+    """Raises unless all are of one dtype, and their shapes go together."""
     arguments = {
         "posterior": posterior,
         "prior": prior,
@@ -38,6 +40,14 @@ def check_alike(
             "distributions in `tfd.Independent(d, reinterpreted_batch_ndims=k)` to "
             "turn their last k batch dimensions into event dimensions."
         )
+    batches = [argument.batch_shape for argument in arguments.values()]
+    try:
+        functools.reduce(tf.broadcast_static_shape, batches)
+    except ValueError as error:
+        raise ValueError(
+            "The batch shapes of posterior, prior and reduced_prior must broadcast. "
+            f"Received: {', '.join(str(shape) for shape in batches)}"
+        ) from error
 
 
 def check_finite(**parameters: tf.Tensor) -> None:

@@ -81,6 +81,8 @@ def test_losses_that_are_no_likelihood(model, loss):
         ([X, LABELS], "must be a pair"),
         ((X, LABELS[:-1]), "as many inputs as targets"),
         ((X[:0], LABELS[:0]), "at least one"),
+        ((X.tolist(), LABELS), "`numpy.asarray` makes an array.*type float"),
+        ((np.where(X > 2, np.nan, X), LABELS), "must be finite"),
     ],
 )
 def test_data_of_another_form(model, data, message):

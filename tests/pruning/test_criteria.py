@@ -102,3 +102,9 @@ def test_bad_data_are_refused():
         criteria.GraSP("mse", X[:0], Y[:0])
     with pytest.raises(ValueError, match="seed"):
         criteria.Random(seed=-1)
+
+
+def test_a_class_that_needs_arguments_is_refused():
+    with pytest.raises(ValueError, match=r"Expected an instance, `SNIP\(loss, x, y"):
+        criteria.get(criteria.SNIP)
+    assert isinstance(criteria.get(criteria.Magnitude), criteria.Magnitude)

@@ -1,9 +1,12 @@
+import keras
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+import keras_bmr
 from keras_bmr.distributions import LogUniform, TruncatedLogNormal
 from keras_bmr.pruning import PointMass, SpikeAndSlab, reduced_priors
 from keras_bmr.reduction import model_reduction
@@ -85,3 +88,13 @@ def test_for_a_gate_zero_is_the_smallest_factor():
             reduced.delta_f[0], np.log(20.0) + density, rtol=1e-5
         )
         assert reduced.delta_f[1] < -1e5
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 4, 3)])
+def test_a_reduced_prior_of_another_shape_is_refused_by_the_weight(shape):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras_bmr.layers.DenseVariational(3)(inputs))
+    scale = tf.fill(shape, 0.01)
+    with pytest.raises(ValueError, match=r"Cannot reduce.*must broadcast.*\(4, 3\)"):
+        keras_bmr.reduce_model(model, reduced_prior=tfd.Normal(0.0, scale))
+    keras_bmr.reduce_model(model, reduced_prior=tfd.Normal(0.0, tf.fill((4, 3), 0.01)))

@@ -100,3 +100,12 @@ def test_arguments_of_different_kinds_raise():
     batched = tfd.Independent(tfd.Normal([0.0, 0.0], 1.0), 1)
     with pytest.raises(ValueError, match=r"same event shape.*\(2,\), \(\), \(2,\)"):
         model_reduction(batched, normal, batched)
+
+
+def test_batch_shapes_that_do_not_broadcast_raise():
+    posterior = tfd.Normal(tf.zeros((4, 3)), 0.1)
+    prior = tfd.Normal(0.0, 1.0)
+    with pytest.raises(ValueError, match=r"must broadcast.*\(4, 3\), \(\), \(7,\)"):
+        model_reduction(posterior, prior, tfd.Normal(tf.zeros(7), 0.5))
+    row = model_reduction(posterior, prior, tfd.Normal(tf.zeros(3), 0.5)).delta_f
+    assert row.shape == (4, 3)

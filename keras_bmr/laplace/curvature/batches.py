@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.argument_checks import require_integer
+from keras_bmr.argument_checks import array_of_examples, require_integer
 
 _DEFAULT_BATCH_SIZE = 256
 
@@ -122,7 +122,7 @@ def batches_of(data: Any, batch_size: int | None) -> Batches:
         )
     batch_size = _DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     require_integer("batch_size", batch_size, at_least=1)
-    arrays = tuple(keras.tree.map_structure(_as_array, part) for part in data)
+    arrays = tuple(keras.tree.map_structure(array_of_examples, part) for part in data)
     lengths = {len(array) for array in keras.tree.flatten(arrays)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
@@ -151,18 +151,3 @@ def _of_dataset(dataset: tf.data.Dataset, batch_size: int | None) -> Batches:
             "`data` must be finite: `dataset.take(...)`. Received: an infinite dataset"
         )
     return Batches(dataset, num_batches if num_batches >= 0 else None, None)
-
-
-def _as_array(leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
-    if array.ndim == 0 or array.dtype == object:
-        raise ValueError(
-            "`data` must hold arrays with an axis of examples. Received: an entry of "
-            f"type {type(leaf).__name__} and shape {array.shape}"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(
-            "`data` must be finite. Received: an array of shape "
-            f"{array.shape} with NaN or infinite values"
-        )
-    return array
