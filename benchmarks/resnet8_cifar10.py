@@ -12,12 +12,15 @@ images as often, under the same learning rates.
 The run "evidence_28_30" takes 28 % in the first round and 30 % of the rest in the
 second, "magnitude_28_30" the same by the size of the weights; "inner_28_30" chooses by
 evidence among the channels between the two layers of a block, whose number is no other
-layer's. A name that ends in "_soft" learns from labels and from what the network before
-pruning says of the same images (distillation, arXiv 1503.02531); others learn from
-labels alone.
+layer's. A name that ends in "_soft" learns from what the network before pruning says of
+the same images and of their mirror images (distillation, arXiv 1503.02531); others
+learn from labels.
 
-Training stops and goes on between halves of epochs: what `--output-dir` has is not done
-again. Copied there, the networks of results/resnet8 need no training but that of int8.
+Epochs come in periods, in each of which the learning rate falls from its highest to 0
+(warm restarts, arXiv 1608.03983). Training stops and goes on between halves of epochs:
+what `--output-dir` has is not done again. Copied there, the networks of results/resnet8
+need no training but that of int8. In their first period half of a soft target was the
+label, and the mirror images were left out.
 Each run has a row in the file of results. `--latency` measures all files that are
 there, which take turns, and `--plot` draws accuracy against cost.
 
@@ -267,13 +270,12 @@ def run_all(train, test, arguments) -> None:
         keras.utils.set_random_seed(arguments.seed)
         soft = {"teacher": common, "teacher_name": start_name}
         of_run = dataclasses.replace(recipe, **soft if run.endswith("_soft") else {})
-        network, rounds = common, rounds_of(run, train)
-        name = f"{run}_{start_name}"
-        periods = zip(arguments.epochs, arguments.learning_rates, strict=True)
-        for number, (epochs, rate) in enumerate(periods):
-            name += f"_{rate:g}_{epochs}" if number else f"_{epochs}"
-            network = of_run.trained(network, name, epochs, rate, rounds)
-            rounds = []
+        network = of_run.trained_in_periods(
+            common,
+            f"{run}_{start_name}",
+            list(zip(arguments.epochs, arguments.learning_rates, strict=True)),
+            rounds_of(run, train),
+        )
         refresh(network, train)
         if run not in rows:
             add(run, judged(network, run, train, test, arguments), **settings)

@@ -1,6 +1,7 @@
 """How the runs of the ResNet-8 benchmark train: rates, targets, halves of epochs."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 import time
@@ -206,3 +207,32 @@ class Recipe:
             temporary.replace(state(part + 1))
             state(part).unlink(missing_ok=True)
         return with_batch_normalization(network, keras.layers.BatchNormalization)
+
+    def trained_in_periods(
+        self,
+        network: keras.Model,
+        name: str,
+        periods: Sequence[tuple[int, float]],
+        rounds: Sequence[Callable[[keras.Model], keras.Model]],
+    ) -> keras.Model:
+        """A network after several periods, from the last of them with a state.
+
+        Args:
+            network: What starts, if there is no state.
+            name: Of the states, before what tells the periods apart.
+            periods: Epochs and highest rate of each.
+            rounds: What prunes it before the first parts of the first period.
+
+        Returns:
+            A network that is not compiled.
+        """
+        names = [f"{name}_{periods[0][0]}"]
+        for epochs, rate in periods[1:]:
+            names.append(f"{names[-1]}_{rate:g}_{epochs}")
+        begun = [any(self.folder.glob(f"{n}_after_*.keras")) for n in names]
+        first = max(itertools.compress(range(len(names)), begun), default=0)
+        for number in range(first, len(names)):
+            network = self.trained(
+                network, names[number], *periods[number], () if number else rounds
+            )
+        return network
