@@ -42,8 +42,8 @@ def load_images(path: pathlib.Path, folder: pathlib.Path):
         )
 
 
-def half_epoch(x: np.ndarray, y: np.ndarray, part: int, seed: int, pixels: int = 4):
-    """Half of the images, mirrored or not, moved by some pixels.
+def half_epoch(x: np.ndarray, y: np.ndarray, part: int, seed: int):
+    """Half of the images, mirrored or not, moved by up to four pixels.
 
     Args:
         x: Images.
@@ -51,7 +51,6 @@ def half_epoch(x: np.ndarray, y: np.ndarray, part: int, seed: int, pixels: int =
         part: Which half. 0 and 1 have every image once, so do 2 and 3, and so on; the
             same number is always the same images.
         seed: Of order and movements.
-        pixels: How far they are moved at most, up or down and to one side.
 
     Returns:
         Images in a random order, and labels.
@@ -59,9 +58,8 @@ def half_epoch(x: np.ndarray, y: np.ndarray, part: int, seed: int, pixels: int =
     order = np.random.default_rng([seed, part // 2]).permutation(len(x))
     chosen = np.array_split(order, 2)[part % 2]
     rng = np.random.default_rng([seed, part, 1])
-    down, right = rng.integers(0, 2 * pixels + 1, (2, len(chosen)))
-    edges = (pixels, pixels)
-    padded = np.pad(x[chosen], ((0, 0), edges, edges, (0, 0)), mode="reflect")
+    down, right = rng.integers(0, 9, (2, len(chosen)))
+    padded = np.pad(x[chosen], ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, x.shape[1:3], (1, 2))
     moved = windows[np.arange(len(chosen)), down, right].transpose(0, 2, 3, 1)
     mirrored = rng.random(len(chosen)) < 0.5

@@ -43,7 +43,6 @@ from resnet8_training import (
     BATCH_SIZE,
     NUM_PARTS,
     Cosine,
-    Period,
     Recipe,
     distillation,
     softened,
@@ -97,7 +96,7 @@ def for_unit_interval(network: keras.Model) -> keras.Model:
     return copy
 
 
-def refresh(network: keras.Model, train, pixels: int = 4):
+def refresh(network: keras.Model, train):
     """Takes batch statistics anew, of images that are moved as in training.
 
     With black edges, those of other images cost the networks two points of accuracy.
@@ -105,7 +104,7 @@ def refresh(network: keras.Model, train, pixels: int = 4):
     Returns:
         Half an epoch of such images that no part of training has, and labels.
     """
-    images, labels = half_epoch(*train, NUM_PARTS, seed=0, pixels=pixels)
+    images, labels = half_epoch(*train, NUM_PARTS, seed=0)
     refresh_batch_statistics(network, images[:NUM_FOR_STATISTICS])
     return images, labels
 
@@ -158,9 +157,7 @@ def pruned(
     return shrunk
 
 
-def quantization_aware(
-    network: keras.Model, train, seed: int, pixels: int
-) -> keras.Model:
+def quantization_aware(network: keras.Model, train, seed: int) -> keras.Model:
     """The network after an epoch with the rounding of the int8 file.
 
     Its own outputs before are what it learns from.
@@ -168,7 +165,7 @@ def quantization_aware(
     aware = to_quantization_aware(network, train[0][:NUM_REPRESENTATIVE])
     aware.compile(keras.optimizers.Adam(AWARE_RATE), distillation, jit_compile=False)
     for part in range(NUM_AWARE_PARTS):
-        images, _ = half_epoch(*train, part, seed, pixels)
+        images, _ = half_epoch(*train, part, seed)
         soft = keras.ops.convert_to_numpy(
             softened(symmetric_predictions(network, images))
         )
@@ -254,7 +251,8 @@ def run_all(train, test, arguments) -> None:
     common = recipe.trained(
         for_unit_interval(saved),
         f"common_{start_name}",
-        Period(arguments.common_epochs, first_rate, arguments.pixels[0]),
+        arguments.common_epochs,
+        first_rate,
     )
     refresh(common, train)
     if "common" not in rows:
@@ -264,12 +262,6 @@ def run_all(train, test, arguments) -> None:
         "epochs": arguments.common_epochs + sum(arguments.epochs),
         "seed": arguments.seed,
     }
-    periods = [
-        Period(*settings_of_period)
-        for settings_of_period in zip(
-            arguments.epochs, arguments.learning_rates, arguments.pixels, strict=True
-        )
-    ]
     for run in arguments.runs:
         aware_run = f"{run}_aware"
         if run in rows and (aware_run in rows or not arguments.quantization_aware):
@@ -281,16 +273,14 @@ def run_all(train, test, arguments) -> None:
         network = of_run.trained_in_periods(
             common,
             f"{run}_{start_name}",
-            periods,
+            list(zip(arguments.epochs, arguments.learning_rates, strict=True)),
             rounds_of(run, train),
         )
-        refresh(network, train, arguments.pixels[-1])
+        refresh(network, train)
         if run not in rows:
             add(run, judged(network, run, train, test, arguments), **settings)
         if arguments.quantization_aware:
-            aware = quantization_aware(
-                network, train, arguments.seed, arguments.pixels[-1]
-            )
+            aware = quantization_aware(network, train, arguments.seed)
             row = exported(aware, aware_run, train, test, arguments)
             of_float = {k: v for k, v in rows[run].items() if "int8" not in k}
             add(aware_run, {**of_float, **row}, **settings)
@@ -317,22 +307,15 @@ def main() -> None:
         "--epochs",
         type=int,
         nargs="+",
-        default=[40, 90, 10],
+        default=[40, 90],
         help="of every run after the common ones, in periods: rates fall in each",
     )
     add(
         "--learning-rates",
         type=float,
         nargs="+",
-        default=[1e-3, 2e-3, 1e-3],
+        default=[1e-3, 2e-3],
         help="the highest of each period; the first also of the common epochs",
-    )
-    add(
-        "--pixels",
-        type=int,
-        nargs="+",
-        default=[4, 4, 2],
-        help="by how many images are moved at most, in each period",
     )
     add("--seed", type=int, default=0)
     add(

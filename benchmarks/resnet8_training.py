@@ -106,21 +106,6 @@ class Cosine(keras.callbacks.Callback):
 
 
 @dataclasses.dataclass(frozen=True)
-class Period:
-    """Epochs in which the learning rate falls to 0.
-
-    Args:
-        epochs: How many.
-        rate: The highest learning rate.
-        pixels: How far images are moved at most.
-    """
-
-    epochs: int
-    rate: float
-    pixels: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Recipe:
     """How all runs train, half an epoch at a time, and where they leave states.
 
@@ -138,9 +123,9 @@ class Recipe:
     teacher: keras.Model | None = None
     teacher_name: str = ""
 
-    def _targets(self, part: int, pixels: int, images: np.ndarray) -> np.ndarray:
+    def _targets(self, part: int, images: np.ndarray) -> np.ndarray:
         """Soft targets of half an epoch; predictions are on the disk."""
-        path = self.folder / f"soft_{self.teacher_name}_moved_{pixels}_{part}.npy"
+        path = self.folder / f"soft_{self.teacher_name}_{part}.npy"
         if not path.exists():
             temporary = path.with_name(f"writing_{path.name}")
             np.save(temporary, symmetric_predictions(self.teacher, images))
@@ -148,33 +133,32 @@ class Recipe:
         return keras.ops.convert_to_numpy(softened(np.load(path)))
 
     def _train_part(
-        self, network: keras.Model, part: int, period: Period
+        self, network: keras.Model, part: int, num_parts: int, rate: float
     ) -> keras.Model:
         """Half an epoch; what was not compiled is, as a copy, and starts anew."""
         if not network.compiled:
             network = with_batch_normalization(network, FusedBatchNormalization)
             network.compile(
-                keras.optimizers.Adam(period.rate),
+                keras.optimizers.Adam(rate),
                 distillation if self.teacher else "categorical_crossentropy",
                 metrics=["accuracy"],
                 jit_compile=False,
             )
         start = time.process_time(), time.perf_counter()
         # The same number is always the same images.
-        number = part % NUM_PARTS
-        images, labels = half_epoch(*self.train, number, self.seed, period.pixels)
+        images, labels = half_epoch(*self.train, part % NUM_PARTS, self.seed)
         targets = (
-            self._targets(number, period.pixels, images)
+            self._targets(part % NUM_PARTS, images)
             if self.teacher
             else keras.utils.to_categorical(labels, 10)
         )
         history = network.fit(
             in_batches(images, targets, BATCH_SIZE),
             verbose=0,
-            callbacks=[Cosine(period.rate, part, 2 * period.epochs)],
+            callbacks=[Cosine(rate, part, num_parts)],
         ).history
         print(
-            f"  part {part + 1} of {2 * period.epochs}: loss {history['loss'][0]:.4f}, "
+            f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
             f"accuracy {history['accuracy'][0]:.4f}, "
             f"{time.process_time() - start[0]:.0f} s of CPU time, "
             f"{time.perf_counter() - start[1]:.0f} s",
@@ -186,7 +170,8 @@ class Recipe:
         self,
         network: keras.Model,
         name: str,
-        period: Period,
+        epochs: int,
+        rate: float,
         rounds: Sequence[Callable[[keras.Model], keras.Model]] = (),
     ) -> keras.Model:
         """A network after a period of epochs, from the last state on the disk.
@@ -194,13 +179,14 @@ class Recipe:
         Args:
             network: What starts, if there is no state.
             name: Of the states.
-            period: How long and how.
+            epochs: Over which the learning rate falls to 0.
+            rate: The highest.
             rounds: What prunes it before the first parts, one each.
 
         Returns:
             A network that is not compiled.
         """
-        start, num_parts = 0, 2 * period.epochs
+        start, num_parts = 0, 2 * epochs
         network = with_batch_normalization(network, keras.layers.BatchNormalization)
 
         def state(after: int) -> pathlib.Path:
@@ -215,7 +201,7 @@ class Recipe:
                 network = rounds[part](
                     with_batch_normalization(network, keras.layers.BatchNormalization)
                 )
-            network = self._train_part(network, part, period)
+            network = self._train_part(network, part, num_parts, rate)
             temporary = state(part + 1).with_name(f"writing_{state(part + 1).name}")
             network.save(temporary)
             temporary.replace(state(part + 1))
@@ -226,7 +212,7 @@ class Recipe:
         self,
         network: keras.Model,
         name: str,
-        periods: Sequence[Period],
+        periods: Sequence[tuple[int, float]],
         rounds: Sequence[Callable[[keras.Model], keras.Model]],
     ) -> keras.Model:
         """A network after several periods, from the last of them with a state.
@@ -234,19 +220,19 @@ class Recipe:
         Args:
             network: What starts, if there is no state.
             name: Of the states, before what tells the periods apart.
-            periods: One after the other.
+            periods: Epochs and highest rate of each.
             rounds: What prunes it before the first parts of the first period.
 
         Returns:
             A network that is not compiled.
         """
-        names = [f"{name}_{periods[0].epochs}"]
-        for period in periods[1:]:
-            names.append(f"{names[-1]}_{period.rate:g}_{period.pixels}_{period.epochs}")
+        names = [f"{name}_{periods[0][0]}"]
+        for epochs, rate in periods[1:]:
+            names.append(f"{names[-1]}_{rate:g}_{epochs}")
         begun = [any(self.folder.glob(f"{n}_after_*.keras")) for n in names]
         first = max(itertools.compress(range(len(names)), begun), default=0)
         for number in range(first, len(names)):
             network = self.trained(
-                network, names[number], periods[number], () if number else rounds
+                network, names[number], *periods[number], () if number else rounds
             )
         return network
