@@ -45,28 +45,35 @@ def measure(path: pathlib.Path, folder: pathlib.Path) -> None:
 def plot(rows: dict[str, dict], path: pathlib.Path) -> None:
     """Draws the accuracy of the int8 files against what they cost.
 
-    Rows of one method with equally many epochs are connected; the method is the name
-    up to the first "_", and what was trained with the rounding of int8 ("_aware") is
-    one of its own.
+    Rows of one method with equally many epochs are connected; the method, which has a
+    colour, is the name up to the first "_". Epochs have markers, hollow for what was
+    trained with the rounding of int8 ("_aware").
     """
-    methods: dict[str, list[dict]] = {}
+    lines: dict[tuple[str, int, bool], list[dict]] = {}
     for name, row in rows.items():
-        aware = ", int8-aware" if name.endswith("_aware") else ""
-        method = f"{name.partition('_')[0]}, {row['epochs']} epochs{aware}"
-        methods.setdefault(method, []).append(row)
+        line = name.partition("_")[0], row["epochs"], name.endswith("_aware")
+        lines.setdefault(line, []).append(row)
+    methods = list(dict.fromkeys(method for method, _, _ in lines))
+    epochs_of_markers = sorted({epochs for _, epochs, _ in lines})
     figure = figures.new_figure(11, 3.8)
     all_axes = figure.subplots(1, len(COSTS), sharey=True)
     all_axes[0].set_ylabel("accuracy of the int8 file (%)")
     for axes, (key, unit, label) in zip(all_axes, COSTS, strict=True):
         axes.set(xlabel=label)
-        for number, (method, of_method) in enumerate(methods.items()):
+        for (method, epochs, is_aware), of_line in lines.items():
             points = sorted(
                 (row[key] / unit, row["int8_accuracy_percent"])
-                for row in of_method
+                for row in of_line
                 if key in row and "int8_accuracy_percent" in row
             )
             if points:
-                axes.plot(*zip(*points, strict=True), f"C{number}o-", label=method)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=f"C{methods.index(method)}",
+                    marker="osD^v<>"[epochs_of_markers.index(epochs) % 7],
+                    fillstyle="none" if is_aware else "full",
+                    label=f"{method}, {epochs} epochs{', int8-aware' * is_aware}",
+                )
     labels = all_axes[0].get_legend_handles_labels()
     figure.legend(*labels, loc="outside upper center", ncols=3)
     figures.save(figure, path)
