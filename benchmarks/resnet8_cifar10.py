@@ -44,7 +44,7 @@ from resnet8_training import (
     Cosine,
     Recipe,
     distillation,
-    softened,
+    soft_targets,
     symmetric_predictions,
 )
 
@@ -162,11 +162,9 @@ def quantization_aware(network: keras.Model, train, seed: int) -> keras.Model:
     aware.compile(keras.optimizers.Adam(AWARE_RATE), distillation, jit_compile=False)
     for part in range(NUM_AWARE_PARTS):
         images, _ = half_epoch(*train, part, seed)
-        soft = keras.ops.convert_to_numpy(
-            softened(symmetric_predictions(network, images))
-        )
+        targets = soft_targets(symmetric_predictions(network, images))
         aware.fit(
-            in_batches(images, soft, BATCH_SIZE),
+            in_batches(images, targets, BATCH_SIZE),
             verbose=0,
             callbacks=[Cosine(AWARE_RATE, part, NUM_AWARE_PARTS)],
         )
@@ -322,6 +320,8 @@ def main() -> None:
     add("--latency", action="store_true", help="only measure the files that are there")
     add("--plot", type=pathlib.Path, help="only draw the rows that are there")
     arguments = parser.parse_args()
+    if len(arguments.epochs) != len(arguments.learning_rates):
+        parser.error("--epochs and --learning-rates must have as many periods")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     if arguments.latency:

@@ -43,7 +43,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def with_batch_normalization(network: keras.Model, kind: type) -> keras.Model:
+def without_training_state(
+    network: keras.Model, kind: type = keras.layers.BatchNormalization
+) -> keras.Model:
     """A copy, not compiled, whose batch normalisation is of some kind."""
 
     def converted(layer: keras.Layer) -> keras.Layer:
@@ -68,6 +70,11 @@ def distillation(targets, predictions):
     return TEMPERATURE**2 * keras.losses.categorical_crossentropy(
         targets, softened(predictions)
     )
+
+
+def soft_targets(predictions: np.ndarray) -> np.ndarray:
+    """What to learn from predictions."""
+    return keras.ops.convert_to_numpy(softened(predictions))
 
 
 def softened(probabilities):
@@ -130,14 +137,14 @@ class Recipe:
             temporary = path.with_name(f"writing_{path.name}")
             np.save(temporary, symmetric_predictions(self.teacher, images))
             temporary.replace(path)
-        return keras.ops.convert_to_numpy(softened(np.load(path)))
+        return soft_targets(np.load(path))
 
     def _train_part(
         self, network: keras.Model, part: int, num_parts: int, rate: float
     ) -> keras.Model:
         """Half an epoch; what was not compiled is, as a copy, and starts anew."""
         if not network.compiled:
-            network = with_batch_normalization(network, FusedBatchNormalization)
+            network = without_training_state(network, FusedBatchNormalization)
             network.compile(
                 keras.optimizers.Adam(rate),
                 distillation if self.teacher else "categorical_crossentropy",
@@ -187,7 +194,6 @@ class Recipe:
             A network that is not compiled.
         """
         start, num_parts = 0, 2 * epochs
-        network = with_batch_normalization(network, keras.layers.BatchNormalization)
 
         def state(after: int) -> pathlib.Path:
             return self.folder / f"{name}_after_{after}.keras"
@@ -198,15 +204,13 @@ class Recipe:
                 break
         for part in range(start, num_parts):
             if part < len(rounds):
-                network = rounds[part](
-                    with_batch_normalization(network, keras.layers.BatchNormalization)
-                )
+                network = rounds[part](without_training_state(network))
             network = self._train_part(network, part, num_parts, rate)
             temporary = state(part + 1).with_name(f"writing_{state(part + 1).name}")
             network.save(temporary)
             temporary.replace(state(part + 1))
             state(part).unlink(missing_ok=True)
-        return with_batch_normalization(network, keras.layers.BatchNormalization)
+        return without_training_state(network)
 
     def trained_in_periods(
         self,

@@ -63,11 +63,11 @@ def array_of_examples(leaf: Any) -> np.ndarray:
         ValueError: If it has no axis of examples, or is not finite.
     """
     array = np.asarray(leaf)
-    if array.ndim == 0 or array.dtype == object:
+    if array.ndim == 0:
         raise ValueError(
             "`data` must hold arrays with an axis of examples; a list stands for "
             "several inputs, `numpy.asarray` makes an array of it. Received: an "
-            f"entry of type {type(leaf).__name__} and shape {array.shape}"
+            f"entry of type {type(leaf).__name__}"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(

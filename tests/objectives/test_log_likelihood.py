@@ -96,3 +96,18 @@ def test_empty_and_weighted_datasets(model):
         LogLikelihood(model, dataset.batch(10), cross_entropy())()
     with pytest.raises(ValueError, match="at least one batch"):
         LogLikelihood(model, dataset.batch(10).take(0), cross_entropy())()
+
+
+def test_inputs_may_be_text():
+    vectorization = keras.layers.TextVectorization(
+        output_mode="multi_hot", vocabulary=["a", "b"]
+    )
+    dense = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((1,), dtype="string"), vectorization, dense])
+    x = np.array([["a"], ["b a"]], dtype=object)
+    kernel, bias = (v.numpy() for v in dense.weights)
+    # The first column is that of unknown words.
+    logits = np.array([[0, 1, 0], [0, 1, 1]]) @ kernel + bias
+    expected = special.log_softmax(logits, -1)[[0, 1], [0, 1]].sum()
+    log_likelihood = LogLikelihood(model, (x, np.array([0, 1])), cross_entropy())
+    assert log_likelihood() == pytest.approx(expected, rel=1e-5)

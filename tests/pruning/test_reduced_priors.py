@@ -97,4 +97,16 @@ def test_a_reduced_prior_of_another_shape_is_refused_by_the_weight(shape):
     scale = tf.fill(shape, 0.01)
     with pytest.raises(ValueError, match=r"Cannot reduce.*must broadcast.*\(4, 3\)"):
         keras_bmr.reduce_model(model, reduced_prior=tfd.Normal(0.0, scale))
-    keras_bmr.reduce_model(model, reduced_prior=tfd.Normal(0.0, tf.fill((4, 3), 0.01)))
+
+
+def test_a_reduced_prior_may_have_the_shape_of_a_weight():
+    inputs = keras.Input((4,))
+    layer = keras_bmr.layers.DenseVariational(3)
+    model = keras.Model(inputs, layer(inputs))
+    scale = tf.reshape(tf.linspace(0.01, 0.2, 12), (4, 3))
+    found = keras_bmr.ModelReduction(model, tfd.Normal(0.0, scale)).delta_f(layer)
+    for position in ((0, 0), (3, 1)):
+        alone = keras_bmr.ModelReduction(model, tfd.Normal(0.0, scale[position]))
+        np.testing.assert_allclose(
+            found[position], alone.delta_f(layer)[position], rtol=1e-5
+        )

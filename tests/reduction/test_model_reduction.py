@@ -107,5 +107,7 @@ def test_batch_shapes_that_do_not_broadcast_raise():
     prior = tfd.Normal(0.0, 1.0)
     with pytest.raises(ValueError, match=r"must broadcast.*\(4, 3\), \(\), \(7,\)"):
         model_reduction(posterior, prior, tfd.Normal(tf.zeros(7), 0.5))
-    row = model_reduction(posterior, prior, tfd.Normal(tf.zeros(3), 0.5)).delta_f
-    assert row.shape == (4, 3)
+    row = model_reduction(posterior, prior, tfd.Normal(tf.zeros(3), [0.2, 0.5, 0.9]))
+    for column, scale in enumerate([0.2, 0.5, 0.9]):
+        alone = model_reduction(posterior, prior, tfd.Normal(0.0, scale)).delta_f
+        np.testing.assert_allclose(row.delta_f[:, column], alone[:, column], rtol=1e-6)

@@ -123,6 +123,12 @@ def batches_of(data: Any, batch_size: int | None) -> Batches:
     batch_size = _DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     require_integer("batch_size", batch_size, at_least=1)
     arrays = tuple(keras.tree.map_structure(array_of_examples, part) for part in data)
+    dtypes = [array.dtype for array in keras.tree.flatten(arrays)]
+    if any(dtype.kind == "O" for dtype in dtypes):
+        raise ValueError(
+            "`data` must hold arrays of numbers. Received: arrays of dtypes "
+            f"{', '.join(map(str, dtypes))}"
+        )
     lengths = {len(array) for array in keras.tree.flatten(arrays)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(

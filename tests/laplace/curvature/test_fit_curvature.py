@@ -263,6 +263,8 @@ def test_factors_that_cannot_fit_are_refused_early():
         (lambda x, y: (x[:0], y[:0]), "at least one example"),
         (lambda x, y: (x, y[:5]), "the same number"),
         (lambda x, y: (x * np.nan, y), "must be finite"),
+        (lambda x, y: (x.tolist(), y), "an axis of examples"),
+        (lambda x, y: (x.astype(object), y), "arrays of numbers.*object"),
         (lambda x, y: (x, y + 1), "labels from 0 to 2"),
         (lambda x, y: (x, y + 0.5), "labels from 0 to 2"),
         (lambda x, y: (x, np.eye(3)[y]), "must have the shape"),
