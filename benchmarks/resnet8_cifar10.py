@@ -42,6 +42,7 @@ from pareto_front import measure, plot, read_rows, write_rows
 from resnet8_training import (
     BATCH_SIZE,
     Cosine,
+    Period,
     Recipe,
     distillation,
     soft_targets,
@@ -59,6 +60,8 @@ NUM_FOR_CURVATURE, NUM_FOR_STATISTICS, NUM_REPRESENTATIVE = 2048, 5000, 500
 # The layers whose outputs are added to something, the stem, and the classifier.
 SUMMED = ("conv2d", "conv2d_2", "conv2d_4", "conv2d_5", "conv2d_7", "conv2d_8", "dense")
 RESULTS = pathlib.Path(__file__).parent / "results" / "resnet8_cifar10.json"
+# Highest learning rate of the common epochs.
+COMMON_RATE = 1e-3
 # Half epochs with the rounding of int8.
 NUM_AWARE_PARTS, AWARE_RATE = 2, 1e-4
 
@@ -88,10 +91,22 @@ def for_unit_interval(network: keras.Model) -> keras.Model:
     first = next(
         layer for layer in copy.layers if isinstance(layer, keras.layers.Conv2D)
     )
-    first.kernel.assign(255 * first.kernel)
-    for layer in copy.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.95
+    normalizations = [
+        layer
+        for layer in copy.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    # What follows the first layer takes any factor out. This one makes its kernel as
+    # large as others: 64 times as large it would hardly move in steps of their size.
+    factor = 64
+    first.kernel.assign(255 / factor * first.kernel)
+    first.bias.assign(first.bias / factor)
+    normalizations[0].moving_mean.assign(normalizations[0].moving_mean / factor)
+    normalizations[0].moving_variance.assign(
+        normalizations[0].moving_variance / factor**2
+    )
+    for layer in normalizations:
+        layer.momentum = 0.95
     return copy
 
 
@@ -240,20 +255,19 @@ def run_all(train, test, arguments) -> None:
         add("saved", judged(saved, "saved", *pixels, arguments), epochs=0)
     keras.utils.set_random_seed(arguments.seed)
     recipe = Recipe(train, arguments.output_dir, arguments.seed)
-    first_rate = arguments.learning_rates[0]
-    start_name = f"{arguments.common_epochs}_{first_rate:g}_{arguments.seed}"
+    start_name = f"{arguments.common_epochs}_{COMMON_RATE:g}_{arguments.seed}"
     common = recipe.trained(
         for_unit_interval(saved),
         f"common_{start_name}",
-        arguments.common_epochs,
-        first_rate,
+        Period("adam", COMMON_RATE, arguments.common_epochs),
     )
     refresh(common, train)
     if "common" not in rows:
         row = judged(common, "common", train, test, arguments)
         add("common", row, epochs=arguments.common_epochs, seed=arguments.seed)
     settings = {
-        "epochs": arguments.common_epochs + sum(arguments.epochs),
+        "epochs": arguments.common_epochs
+        + sum(period.epochs for period in arguments.periods),
         "seed": arguments.seed,
     }
     for run in arguments.runs:
@@ -267,7 +281,7 @@ def run_all(train, test, arguments) -> None:
         network = of_run.trained_in_periods(
             common,
             f"{run}_{start_name}",
-            list(zip(arguments.epochs, arguments.learning_rates, strict=True)),
+            arguments.periods,
             rounds_of(run, train),
         )
         refresh(network, train)
@@ -298,18 +312,15 @@ def main() -> None:
     )
     add("--common-epochs", type=int, default=10, help="the first, without any pruning")
     add(
-        "--epochs",
-        type=int,
+        "--periods",
+        type=Period.parsed,
         nargs="+",
-        default=[40, 90],
-        help="of every run after the common ones, in periods: rates fall in each",
-    )
-    add(
-        "--learning-rates",
-        type=float,
-        nargs="+",
-        default=[1e-3, 2e-3],
-        help="the highest of each period; the first also of the common epochs",
+        default=[
+            Period("adam", 1e-3, 40),
+            Period("adam", 2e-3, 90),
+            Period("muon", 6e-3, 150),
+        ],
+        help="of every run after the common epochs: optimizer:highest rate:epochs",
     )
     add("--seed", type=int, default=0)
     add(
@@ -320,8 +331,6 @@ def main() -> None:
     add("--latency", action="store_true", help="only measure the files that are there")
     add("--plot", type=pathlib.Path, help="only draw the rows that are there")
     arguments = parser.parse_args()
-    if len(arguments.epochs) != len(arguments.learning_rates):
-        parser.error("--epochs and --learning-rates must have as many periods")
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     if arguments.latency:

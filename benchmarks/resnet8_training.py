@@ -97,6 +97,26 @@ def symmetric_predictions(network: keras.Model, images: np.ndarray) -> np.ndarra
     )
 
 
+@keras.saving.register_keras_serializable("benchmarks")
+class ConvolutionalMuon(keras.optimizers.Muon):
+    """Muon (arXiv 2502.16982) for kernels of convolutions, Adam for all else.
+
+    Keras' own takes the steps of Adam for whatever has more than two axes. A kernel
+    is here the matrix that takes what is under a window to the channels.
+    """
+
+    def _should_use_adamw(self, variable) -> bool:
+        return len(variable.shape) != 4
+
+    def _muon_update_step(self, gradient, variable, lr, m) -> None:
+        self.assign(m, keras.ops.add(gradient, self.momentum * m))
+        ahead = keras.ops.add(gradient, self.momentum * m)
+        matrix = keras.ops.reshape(ahead, (-1, variable.shape[-1]))
+        step = self.zeropower_via_newtonschulz5(matrix, self.ns_steps)
+        step = keras.ops.reshape(self.lr_adjust(lr * step), variable.shape)
+        self.assign_sub(variable, step)
+
+
 class Cosine(keras.callbacks.Callback):
     """A learning rate that falls along a cosine over all parts of a period."""
 
@@ -110,6 +130,39 @@ class Cosine(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = (
             self._highest * (1 + math.cos(math.pi * done)) / 2
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Period:
+    """Epochs in which the learning rate falls to 0.
+
+    Args:
+        optimizer: "adam" or "muon".
+        rate: The highest.
+        epochs: How many.
+    """
+
+    optimizer: str
+    rate: float
+    epochs: int
+
+    @classmethod
+    def parsed(cls, text: str) -> "Period":
+        """From text as "adam:0.001:40"."""
+        optimizer, rate, epochs = text.split(":")
+        if optimizer not in ("adam", "muon"):
+            raise ValueError(f'Expected "adam" or "muon", received "{optimizer}".')
+        return cls(optimizer, float(rate), int(epochs))
+
+    def __str__(self) -> str:
+        """For names of states."""
+        return f"{self.optimizer}_{self.rate:g}_{self.epochs}"
+
+    def new_optimizer(self) -> keras.optimizers.Optimizer:
+        """An optimizer that has taken no step."""
+        if self.optimizer == "adam":
+            return keras.optimizers.Adam(self.rate)
+        return ConvolutionalMuon(self.rate, weight_decay=None, adam_weight_decay=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +193,14 @@ class Recipe:
         return soft_targets(np.load(path))
 
     def _train_part(
-        self, network: keras.Model, part: int, num_parts: int, rate: float
+        self, network: keras.Model, part: int, period: Period
     ) -> keras.Model:
         """Half an epoch; what was not compiled is, as a copy, and starts anew."""
+        num_parts = 2 * period.epochs
         if not network.compiled:
             network = without_training_state(network, FusedBatchNormalization)
             network.compile(
-                keras.optimizers.Adam(rate),
+                period.new_optimizer(),
                 distillation if self.teacher else "categorical_crossentropy",
                 metrics=["accuracy"],
                 jit_compile=False,
@@ -162,7 +216,7 @@ class Recipe:
         history = network.fit(
             in_batches(images, targets, BATCH_SIZE),
             verbose=0,
-            callbacks=[Cosine(rate, part, num_parts)],
+            callbacks=[Cosine(period.rate, part, num_parts)],
         ).history
         print(
             f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
@@ -177,8 +231,7 @@ class Recipe:
         self,
         network: keras.Model,
         name: str,
-        epochs: int,
-        rate: float,
+        period: Period,
         rounds: Sequence[Callable[[keras.Model], keras.Model]] = (),
     ) -> keras.Model:
         """A network after a period of epochs, from the last state on the disk.
@@ -186,14 +239,13 @@ class Recipe:
         Args:
             network: What starts, if there is no state.
             name: Of the states.
-            epochs: Over which the learning rate falls to 0.
-            rate: The highest.
+            period: How it trains.
             rounds: What prunes it before the first parts, one each.
 
         Returns:
             A network that is not compiled.
         """
-        start, num_parts = 0, 2 * epochs
+        start, num_parts = 0, 2 * period.epochs
 
         def state(after: int) -> pathlib.Path:
             return self.folder / f"{name}_after_{after}.keras"
@@ -205,7 +257,7 @@ class Recipe:
         for part in range(start, num_parts):
             if part < len(rounds):
                 network = rounds[part](without_training_state(network))
-            network = self._train_part(network, part, num_parts, rate)
+            network = self._train_part(network, part, period)
             temporary = state(part + 1).with_name(f"writing_{state(part + 1).name}")
             network.save(temporary)
             temporary.replace(state(part + 1))
@@ -216,7 +268,7 @@ class Recipe:
         self,
         network: keras.Model,
         name: str,
-        periods: Sequence[tuple[int, float]],
+        periods: Sequence[Period],
         rounds: Sequence[Callable[[keras.Model], keras.Model]],
     ) -> keras.Model:
         """A network after several periods, from the last of them with a state.
@@ -224,19 +276,20 @@ class Recipe:
         Args:
             network: What starts, if there is no state.
             name: Of the states, before what tells the periods apart.
-            periods: Epochs and highest rate of each.
+            periods: How it trains, one after the other.
             rounds: What prunes it before the first parts of the first period.
 
         Returns:
             A network that is not compiled.
         """
-        names = [f"{name}_{periods[0][0]}"]
-        for epochs, rate in periods[1:]:
-            names.append(f"{names[-1]}_{rate:g}_{epochs}")
+        names = [
+            "_".join([name, *map(str, periods[: number + 1])])
+            for number in range(len(periods))
+        ]
         begun = [any(self.folder.glob(f"{n}_after_*.keras")) for n in names]
         first = max(itertools.compress(range(len(names)), begun), default=0)
         for number in range(first, len(names)):
             network = self.trained(
-                network, names[number], *periods[number], () if number else rounds
+                network, names[number], periods[number], () if number else rounds
             )
         return network
