@@ -165,6 +165,31 @@ def prune_variable(variable: keras.Variable, keep: np.ndarray) -> None:
     variable.assign(tf.where(mask, tf.where(value == 0, zero, value), -zero))
 
 
+def release_unpruned_weights(layer: keras.layers.Layer) -> None:
+    """Takes the constraint off weights of which no entry is pruned.
+
+    Args:
+        layer: A built Keras layer, whose config then speaks of no such constraint.
+    """
+    constrained = [v for v in layer.weights if isinstance(v.constraint, StaysPruned)]
+    # One constraint may serve several variables.
+    needed = {
+        id(variable.constraint)
+        for variable in constrained
+        if not variable.constraint.mask(variable).numpy().all()
+    }
+    for variable in constrained:
+        if id(variable.constraint) not in needed:
+            variable.constraint = variable.constraint.constraint
+    owners = list(layer._flatten_layers())
+    for owner in owners:
+        for attribute, value in list(vars(owner).items()):
+            if isinstance(value, StaysPruned) and id(value) not in needed:
+                setattr(owner, attribute, value.constraint)
+    for owner in owners:
+        save_constraints(owner)
+
+
 def renew_training_step(model: keras.Model) -> None:
     """Lets a model that was fitted before obey constraints that are new.
 

@@ -9,7 +9,11 @@ import tensorflow as tf
 
 from keras_bmr.layers.checks import check_finite, check_model
 from keras_bmr.layers.cloning import copy_state, within
-from keras_bmr.layers.pruned_weights import StaysPruned, prune_weight
+from keras_bmr.layers.pruned_weights import (
+    StaysPruned,
+    prune_weight,
+    release_unpruned_weights,
+)
 from keras_bmr.layers.variable_paths import variable_at
 from keras_bmr.pruning.channels.gates import Factor, fold_gates
 from keras_bmr.pruning.channels.graph import ChannelGraph, TracedCall
@@ -27,7 +31,9 @@ def shrink(model: keras.Model) -> keras.Model:
     Channels go that nothing reads any more, and those that are constant where the
     biases of what reads them can take the constant over. Channels that are added, or
     otherwise belong together, go together or stay. Each layer keeps a channel. In an
-    ordinary layer zeros stand for pruned weights.
+    ordinary layer zeros stand for pruned weights. Layers that lose all of these with
+    their channels are as they were before pruning: without Bayesian layers, the
+    smaller model is loaded by Keras alone.
 
     Noise gates are folded into the weights before or behind them and disappear,
     except where something stands in between that does not commute with a factor.
@@ -85,6 +91,7 @@ def shrink(model: keras.Model) -> keras.Model:
     for factors in folded.values():
         for factor in factors:
             _multiply(factor, new_layers[id(factor.layer)], kept)
+    release_unpruned_weights(smaller)
     return smaller
 
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_bmr
+from keras_bmr.pruning import prune_weight, weight_mask
 from keras_bmr.pruning.channels import ChannelGraph, prune_channels, widths
 
 layers = keras.layers
@@ -540,3 +541,35 @@ def test_random_graphs(seed, check_shrunk, random_weights):
     assert ChannelGraph(small).num_groups <= graph.num_groups - min(
         pruned.size, graph.num_groups // 2
     ) + len(model.layers)
+
+
+def test_what_lost_all_pruned_weights_is_loaded_by_keras_alone():
+    inputs = Input((8, 6))
+    x = layers.Dense(6, kernel_constraint="max_norm", name="before")(inputs)
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.GlobalAveragePooling1D()(x)
+    x = layers.Dense(5, activation="relu", name="wide")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    prune_weight(model.get_layer("before"), "kernel", np.ones((6, 6), bool))
+    for name in ("query_kernel", "value_kernel"):
+        shape = (6, 2, 3)
+        prune_weight(model.get_layer("attention"), name, np.ones(shape, bool))
+    keep = np.ones((6, 5), bool)
+    keep[:, 2] = False
+    prune_weight(model.get_layer("wide"), "kernel", keep)
+    assert "keras_bmr" in model.to_json()
+    small = keras_bmr.shrink(model)
+    assert widths(small)["wide"] == 4
+    assert "keras_bmr" not in small.to_json()
+    assert isinstance(
+        small.get_layer("before").kernel.constraint, keras.constraints.MaxNorm
+    )
+    # The model itself keeps what was asked of it, and a copy what is still pruned.
+    assert "keras_bmr" in model.to_json()
+    keep = np.arange(18).reshape(6, 3) % 2 == 0
+    prune_weight(model.get_layer("attention"), "value_kernel", np.stack([keep] * 2, 1))
+    some = keras_bmr.shrink(model)
+    config = some.get_layer("attention").get_config()
+    assert config["kernel_constraint"]["registered_name"].startswith("keras_bmr")
+    assert not weight_mask(some.get_layer("attention"), "value_kernel").all()
+    assert some.get_layer("wide").kernel.constraint is None
