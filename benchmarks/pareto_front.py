@@ -55,7 +55,7 @@ def plot(rows: dict[str, dict], path: pathlib.Path) -> None:
         lines.setdefault(line, []).append(row)
     methods = list(dict.fromkeys(method for method, _, _ in lines))
     epochs_of_markers = sorted({epochs for _, epochs, _ in lines})
-    figure = figures.new_figure(11, 3.8)
+    figure = figures.new_figure(11, 5)
     all_axes = figure.subplots(1, len(COSTS), sharey=True)
     all_axes[0].set_ylabel("accuracy of the int8 file (%)")
     for axes, (key, unit, label) in zip(all_axes, COSTS, strict=True):

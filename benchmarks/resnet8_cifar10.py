@@ -19,8 +19,9 @@ learn from labels.
 Epochs come in periods, in each of which the learning rate falls from its highest to 0
 (warm restarts, arXiv 1608.03983) and an optimizer begins anew, Adam or Muon. Training
 stops and goes on between halves of epochs: what `--output-dir` has is not done again.
-Copied there, the networks of results/resnet8 need no training but that of int8. In their
-first period half of a soft target was the label, and the mirror images were left out.
+Copied there, the networks of results/resnet8 need no training but that of int8. In
+their first period half of a soft target was the label, and the mirror images were left
+out.
 
 Each run has a row in the file of results. `--latency` measures all files that are
 there, which take turns, and `--plot` draws accuracy against cost.
