@@ -55,7 +55,7 @@ def without_training_state(
         )
 
     # Of a compiled model the copy would be, too, with the old state of the optimizer.
-    copy = keras.Model(network.inputs, network.outputs, name=network.name)
+    copy = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
     copy = keras.models.clone_model(copy, clone_function=converted)
     copy.set_weights(network.get_weights())
     return copy
