@@ -1,5 +1,6 @@
 """How the runs of the ResNet-8 benchmark train: rates, targets, halves of epochs."""
 
+import argparse
 import dataclasses
 import itertools
 import math
@@ -149,10 +150,13 @@ class Period:
     @classmethod
     def parsed(cls, text: str) -> "Period":
         """From text as "adam:0.001:40"."""
-        optimizer, rate, epochs = text.split(":")
-        if optimizer not in ("adam", "muon"):
-            raise ValueError(f'Expected "adam" or "muon", received "{optimizer}".')
-        return cls(optimizer, float(rate), int(epochs))
+        match text.split(":"):
+            case ["adam" | "muon" as optimizer, rate, epochs]:
+                return cls(optimizer, float(rate), int(epochs))
+        raise argparse.ArgumentTypeError(
+            'expected "adam" or "muon", the highest rate and the epochs, such as '
+            f'"adam:0.001:40", received "{text}"'
+        )
 
     def __str__(self) -> str:
         """For names of states."""
