@@ -87,7 +87,7 @@ def softened(probabilities):
 def symmetric_predictions(network: keras.Model, images: np.ndarray) -> np.ndarray:
     """The mean of what a network says of images and of their mirror images.
 
-    Two points better than what it says of the images alone.
+    Right more often than what it says of the images alone, by 1.5 points.
     """
     return np.mean(
         [
@@ -162,6 +162,11 @@ class Period:
         """For names of states."""
         return f"{self.optimizer}_{self.rate:g}_{self.epochs}"
 
+    @property
+    def num_parts(self) -> int:
+        """Half epochs."""
+        return 2 * self.epochs
+
     def new_optimizer(self) -> keras.optimizers.Optimizer:
         """An optimizer that has taken no step."""
         if self.optimizer == "adam":
@@ -200,7 +205,6 @@ class Recipe:
         self, network: keras.Model, part: int, period: Period
     ) -> keras.Model:
         """Half an epoch; what was not compiled is, as a copy, and starts anew."""
-        num_parts = 2 * period.epochs
         if not network.compiled:
             network = without_training_state(network, FusedBatchNormalization)
             network.compile(
@@ -220,10 +224,10 @@ class Recipe:
         history = network.fit(
             in_batches(images, targets, BATCH_SIZE),
             verbose=0,
-            callbacks=[Cosine(period.rate, part, num_parts)],
+            callbacks=[Cosine(period.rate, part, period.num_parts)],
         ).history
         print(
-            f"  part {part + 1} of {num_parts}: loss {history['loss'][0]:.4f}, "
+            f"  part {part + 1} of {period.num_parts}: loss {history['loss'][0]:.4f}, "
             f"accuracy {history['accuracy'][0]:.4f}, "
             f"{time.process_time() - start[0]:.0f} s of CPU time, "
             f"{time.perf_counter() - start[1]:.0f} s",
@@ -249,16 +253,16 @@ class Recipe:
         Returns:
             A network that is not compiled.
         """
-        start, num_parts = 0, 2 * period.epochs
+        start = 0
 
         def state(after: int) -> pathlib.Path:
             return self.folder / f"{name}_after_{after}.keras"
 
-        for part in reversed(range(num_parts)):
+        for part in reversed(range(period.num_parts)):
             if state(part + 1).exists():
                 network, start = keras.models.load_model(state(part + 1)), part + 1
                 break
-        for part in range(start, num_parts):
+        for part in range(start, period.num_parts):
             if part < len(rounds):
                 network = rounds[part](without_training_state(network))
             network = self._train_part(network, part, period)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_bmr
+from keras_bmr.layers.pruned_weights import weight_variable
 from keras_bmr.pruning import prune_weight, weight_mask
 from keras_bmr.pruning.channels import ChannelGraph, prune_channels, widths
 
@@ -44,7 +45,7 @@ def test_unread_channels_take_what_only_they_read_along(check_shrunk, random_wei
     assert widths(check_shrunk(model)) == {"a": 4, "b": 5, "c": 3}
 
 
-def test_what_lost_all_pruned_weights_is_loaded_by_keras_alone():
+def test_what_lost_all_pruned_weights_is_loaded_by_keras_alone(check_shrunk):
     inputs = Input((8, 6))
     x = layers.Dense(6, kernel_constraint="max_norm", name="before")(inputs)
     x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
@@ -59,7 +60,7 @@ def test_what_lost_all_pruned_weights_is_loaded_by_keras_alone():
     keep[:, 2] = False
     prune_weight(model.get_layer("wide"), "kernel", keep)
     assert "keras_bmr" in model.to_json()
-    small = keras_bmr.shrink(model)
+    small = check_shrunk(model)
     assert widths(small)["wide"] == 4
     assert "keras_bmr" not in small.to_json()
     assert isinstance(
@@ -72,7 +73,12 @@ def test_what_lost_all_pruned_weights_is_loaded_by_keras_alone():
     some = keras_bmr.shrink(model)
     config = some.get_layer("attention").get_config()
     assert config["kernel_constraint"]["registered_name"].startswith("keras_bmr")
-    assert not weight_mask(some.get_layer("attention"), "value_kernel").all()
+    mask = weight_mask(some.get_layer("attention"), "value_kernel")
+    np.testing.assert_array_equal(mask, np.stack([keep] * 2, 1))
+    some.compile("adam", "mse")
+    some.fit(np.ones((4, 8, 6)), np.ones((4, 3)), verbose=0)
+    trained = weight_variable(some.get_layer("attention"), "value_kernel").numpy()
+    np.testing.assert_array_equal(trained != 0, mask)
     assert some.get_layer("wide").kernel.constraint is None
 
 
