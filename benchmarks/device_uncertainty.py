@@ -113,17 +113,21 @@ def scores(probabilities: np.ndarray, y: np.ndarray) -> dict[str, float]:
     }
 
 
-def quality(model: keras.Model, x, y, num_draws: int, folder, known):
-    """Yields label and row of draws, and of files as LiteRT runs them."""
-    path = folder / f"{model.name}_{num_draws}_draws.npz"
-    if not path.exists():
-        mean, variance = predictive_moments(
-            model, x, num_samples=num_draws, seed=0, from_logits=True, verbose=0
-        )
-        np.savez(path, mean=mean, variance=variance)
-    with np.load(path) as draws:
-        reference = np.sqrt(draws["variance"])
-        yield f"{num_draws} draws", scores(draws["mean"], y)
+def quality(model: keras.Model, x, y, numbers_of_draws, folder, known):
+    """Yields label and row of draws, and of files as LiteRT runs them.
+
+    Deviations are compared with those of the most draws.
+    """
+    for num_draws in sorted(numbers_of_draws):
+        path = folder / f"{model.name}_{num_draws}_draws.npz"
+        if not path.exists():
+            mean, variance = predictive_moments(
+                model, x, num_samples=num_draws, seed=0, from_logits=True, verbose=0
+            )
+            np.savez(path, mean=mean, variance=variance)
+        with np.load(path) as draws:
+            reference = np.sqrt(draws["variance"])
+            yield f"{num_draws} draws", scores(draws["mean"], y)
     for label, options in FILES.items():
         if label in known:
             continue
@@ -176,7 +180,7 @@ def main() -> None:
     add("--data", type=pathlib.Path, help="an .npz file with MNIST")
     add("--networks", nargs="+", choices=list(WIDTHS), default=[next(iter(WIDTHS))])
     add("--epochs", type=int, default=9, help="of the posterior")
-    add("--draws", type=int, default=100, help="to compare with")
+    add("--draws", type=int, nargs="+", default=[100, 1000], help="to compare with")
     add("--latency", action="store_true", help="time the files instead")
     add("--rounds", type=int, default=5, help="of timing")
     folder = pathlib.Path("build/device_uncertainty")
@@ -192,7 +196,8 @@ def main() -> None:
     for name in arguments.networks:
         key = f"{name} {'latency' if arguments.latency else 'quality'}"
         known = rows.setdefault(key, {})
-        if len(known) < len(FILES) + (not arguments.latency):
+        num_draws = 0 if arguments.latency else len(arguments.draws)
+        if len(known) < len(FILES) + num_draws:
             for label, row in measured(name, arguments, known):
                 known[label] = row
                 temporary = arguments.results.with_suffix(".tmp")

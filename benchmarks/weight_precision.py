@@ -1,6 +1,7 @@
 """Formats of weights chosen by the posterior, against plain rounding after training.
 
-LeNet-300-100 with posteriors is trained on MNIST once. Its weights are then rounded
+LeNet-300-100 or LeNet-5 with posteriors is trained on MNIST once. Its weights are then
+rounded
 
 - plainly by ai-edge-quantizer, weights only: int8 and int4 with the range of each
   channel, and int4 with the range of the algorithm OCTAV;
@@ -8,12 +9,12 @@ LeNet-300-100 with posteriors is trained on MNIST once. Its weights are then rou
 - by the posterior: one format for all, and chosen for several numbers of bytes.
 
 Every file is run by LiteRT on the test images. `--latency` measures the files that are
-there, and those of an untrained LeNet-5 in each format, in turns within one run; for an
-idle machine.
+there, in turns within one run; for an idle machine.
 
     pip install keras_bmr[litert,quantizer]
     python benchmarks/weight_precision.py --data mnist.npz
-    python benchmarks/weight_precision.py --latency
+    python benchmarks/weight_precision.py --data mnist.npz --network lenet_5
+    python benchmarks/weight_precision.py --latency --network lenet_5
 """
 
 import argparse
@@ -31,7 +32,11 @@ from keras_bmr.callbacks import KLAnnealing
 from keras_bmr.export import WEIGHT_FORMATS, WeightPrecision, measure_latency
 from keras_bmr.export.verify import run_file
 
-BUDGETS = (145_000, 150_000, 180_000, 280_000, 400_000)
+# Bytes that a file may have.
+BUDGETS = {
+    "lenet_300_100": (145_000, 150_000, 180_000, 280_000, 400_000),
+    "lenet_5": (225_000, 240_000, 300_000, 450_000, 650_000),
+}
 
 
 class OneWidth:
@@ -59,34 +64,44 @@ class OneWidth:
 
 
 def load_data(path: pathlib.Path):
-    """MNIST as rows of floats in [0, 1] and integer labels."""
+    """MNIST as images of floats in [0, 1] with a channel axis, and integer labels."""
     with np.load(path) as file:
         arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
     x_train, y_train, x_test, y_test = arrays
 
     def scaled(x):
-        return x.reshape(len(x), -1).astype("float32") / 255
+        return x[..., np.newaxis].astype("float32") / 255
 
     return scaled(x_train), y_train.astype("int32"), scaled(x_test), y_test
 
 
+def build(name: str) -> keras.Model:
+    """The ordinary network, with logits as output."""
+    layers, stack = keras.layers, [keras.Input((28, 28, 1))]
+    if name == "lenet_5":
+        for filters in (20, 50):
+            stack.append(layers.Conv2D(filters, 5, activation="relu"))
+            stack.append(layers.MaxPooling2D())
+    stack.append(layers.Flatten())
+    for units in (500,) if name == "lenet_5" else (300, 100):
+        stack.append(layers.Dense(units, activation="relu"))
+    return keras.Sequential([*stack, layers.Dense(10)])
+
+
 def trained(arguments: argparse.Namespace, x, y) -> keras.Model:
     """The Bayesian network, from its file if there is one."""
-    path = arguments.output_dir / f"weight_precision_base_{arguments.seed}.keras"
+    path = arguments.output_dir / f"base_{arguments.seed}.keras"
     if path.exists():
         return keras.models.load_model(path)
     keras.utils.set_random_seed(arguments.seed)
-    layers = keras.layers
-    network = keras.Sequential(
-        [
-            keras.Input((x.shape[1],)),
-            layers.Dense(300, activation="relu"),
-            layers.Dense(100, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    options = {"loss": loss, "metrics": ["accuracy"], "steps_per_execution": 20}
+    network = build(arguments.network)
+    options = {
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": ["accuracy"],
+        "steps_per_execution": 20,
+        # TensorFlow's graph kernels are faster than XLA's for convolutions on a CPU.
+        "jit_compile": arguments.network != "lenet_5",
+    }
     fit = {"batch_size": 128, "verbose": 2}
     network.compile(keras.optimizers.Adam(1e-3), **options)
     network.fit(x, y, epochs=3, **fit)
@@ -126,7 +141,7 @@ def compare(arguments: argparse.Namespace) -> dict:
     x, y, results = x_test, y_test, {}
 
     def path_of(name: str) -> str:
-        return str(arguments.output_dir / f"weight_precision_{name}.tflite")
+        return str(arguments.output_dir / f"{name}.tflite")
 
     def add(name: str, **more) -> None:
         results[name] = {**row(path_of(name), x, y), **more}
@@ -162,7 +177,7 @@ def compare(arguments: argparse.Namespace) -> dict:
             keras_bmr.export.export_precision(choice, path_of(name), x)
             formats = by_posterior.assign({}, weight_format)
             add(name, **({"loss": formats.loss} if kind == "posterior" else {}))
-    for max_bytes in BUDGETS:
+    for max_bytes in BUDGETS[arguments.network]:
         choice = by_posterior.choose(max_bytes)
         name = f"budget_{max_bytes}"
         keras_bmr.export.export_precision(choice, path_of(name), x)
@@ -170,75 +185,48 @@ def compare(arguments: argparse.Namespace) -> dict:
     return results
 
 
-def measure(arguments: argparse.Namespace, results: dict) -> dict:
+def measure(arguments: argparse.Namespace, results: dict) -> None:
     """Adds latencies relative to the float file, measured in turns."""
-    of_lenet_5 = lenet_5_files(arguments.output_dir)
-    names = [name for name in results if name not in of_lenet_5]
-    paths = [arguments.output_dir / f"weight_precision_{name}.tflite" for name in names]
-    for labels, files in ((names, paths), (of_lenet_5, list(of_lenet_5.values()))):
-        # The first one is the float file.
-        rounds = [measure_latency(files) for _ in range(arguments.rounds)]
-        seconds = np.array(rounds)
-        ratios = np.median(seconds / seconds[:, :1], axis=0)
-        for name, ratio, milliseconds in zip(
-            labels, ratios, 1e3 * np.median(seconds, axis=0), strict=True
-        ):
-            measured = {"ms": float(milliseconds), "latency_ratio": float(ratio)}
-            results.setdefault(name, {}).update(measured)
-            print(f"{name}: {milliseconds:.4f} ms, {ratio:.2f} of float32", flush=True)
-    return results
-
-
-def lenet_5_files(folder: pathlib.Path) -> dict[str, str]:
-    """Files of an untrained LeNet-5 with all kernels in one format, float32 first."""
-    layers = keras.layers
-    keras.utils.set_random_seed(0)
-    network = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(20, 5, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(50, 5, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(500, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-    precision = WeightPrecision(keras_bmr.to_variational(network, num_examples=1))
-    files = {}
-    for weight_format in reversed(WEIGHT_FORMATS):
-        name = f"lenet_5_{weight_format}"
-        files[name] = str(folder / f"weight_precision_{name}.tflite")
-        choice = precision.assign({}, weight_format)
-        keras_bmr.export.export_precision(choice, files[name])
-    return files
+    # The first one is the float file.
+    paths = [arguments.output_dir / f"{name}.tflite" for name in results]
+    rounds = [measure_latency(paths) for _ in range(arguments.rounds)]
+    seconds = np.array(rounds)
+    ratios = np.median(seconds / seconds[:, :1], axis=0)
+    for (name, known), ratio, milliseconds in zip(
+        results.items(), ratios, 1e3 * np.median(seconds, axis=0), strict=True
+    ):
+        known |= {"ms": float(milliseconds), "latency_ratio": float(ratio)}
+        print(f"{name}: {milliseconds:.4f} ms, {ratio:.2f} of float32", flush=True)
 
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=pathlib.Path, help="an .npz file with MNIST")
-    parser.add_argument("--output-dir", type=pathlib.Path, default="build")
-    parser.add_argument(
-        "--results",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results" / "weight_precision.json",
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=10, help="of the posterior")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--latency", action="store_true")
+    add = parser.add_argument
+    add("--data", type=pathlib.Path, help="an .npz file with MNIST")
+    add("--network", choices=list(BUDGETS), default="lenet_300_100")
+    folder = pathlib.Path("build/weight_precision")
+    add("--output-dir", type=pathlib.Path, default=folder)
+    path = pathlib.Path(__file__).parent / "results" / "weight_precision.json"
+    add("--results", type=pathlib.Path, default=path)
+    add("--seed", type=int, default=0)
+    add("--epochs", type=int, default=10, help="of the posterior")
+    add("--rounds", type=int, default=3)
+    add("--latency", action="store_true", help="measure the files that are there")
     arguments = parser.parse_args()
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    path = arguments.results
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.latency:
-        results = measure(arguments, json.loads(path.read_text()))
-    elif arguments.data is None:
+    if arguments.data is None and not arguments.latency:
         parser.error("all but --latency needs --data")
+    arguments.output_dir /= arguments.network
+    path = arguments.results
+    for needed in (arguments.output_dir, path.parent):
+        needed.mkdir(parents=True, exist_ok=True)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if arguments.latency:
+        measure(arguments, results[arguments.network])
     else:
-        results = compare(arguments)
+        results[arguments.network] = compare(arguments)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=1) + "\n")
     os.replace(temporary, path)

@@ -29,7 +29,11 @@ def resolve(identifier: Any, known: Mapping[str, type], base: type, argument: st
         resolved = known[identifier]()
     elif isinstance(identifier, dict):
         resolved = keras.saving.deserialize_keras_object(identifier)
-    elif isinstance(identifier, type) and issubclass(identifier, base):
+    elif (
+        isinstance(identifier, type)
+        and issubclass(identifier, base)
+        and not inspect.isabstract(identifier)
+    ):
         resolved = _instance(identifier, argument)
     if not isinstance(resolved, base):
         raise ValueError(

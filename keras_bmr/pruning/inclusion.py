@@ -9,6 +9,7 @@ import numpy as np
 from keras_bmr import figures
 from keras_bmr.layers.traversal import require_variational_layers
 from keras_bmr.layers.variational import Variational
+from keras_bmr.pruning.criteria.inclusion import check_warm_up_over
 
 # Kernels of shape (..., inputs, units).
 _WITH_NODES = (
@@ -206,7 +207,8 @@ def inclusion_probabilities(model: keras.Model) -> InclusionProbabilities:
         The probabilities, with a plot.
 
     Raises:
-        ValueError: If no Bayesian layer of the model has inclusion probabilities.
+        ValueError: If no Bayesian layer of the model has inclusion probabilities, or
+            the warm-up of a prior is not over, during which all are 1.
 
     Example:
         >>> inclusion = keras_bmr.inclusion_probabilities(model)
@@ -233,6 +235,7 @@ def inclusion_probabilities(model: keras.Model) -> InclusionProbabilities:
 
 
 def _log_odds(layer: Variational, name: str) -> np.ndarray:
+    check_warm_up_over(layer.prior(name), f"{layer.name}/{name}")
     return layer.posterior(name).logits.numpy().astype("float64")
 
 

@@ -108,3 +108,11 @@ def test_a_class_that_needs_arguments_is_refused():
     with pytest.raises(ValueError, match=r"Expected an instance, `SNIP\(loss, x, y"):
         criteria.get(criteria.SNIP)
     assert isinstance(criteria.get(criteria.Magnitude), criteria.Magnitude)
+
+
+@pytest.mark.parametrize("interface", [criteria.Criterion, criteria.GradientCriterion])
+def test_an_interface_is_no_criterion(interface):
+    with pytest.raises(ValueError, match="'magnitude'.*or an instance of `Criterion`"):
+        criteria.get(interface)
+    with pytest.raises(TypeError, match="abstract"):
+        type("Unfinished", (interface,), {})()

@@ -1,5 +1,6 @@
 """The interface of a pruning criterion."""
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -30,7 +31,7 @@ class WeightEvidence:
     delta_f: np.ndarray
 
 
-class Criterion:
+class Criterion(abc.ABC):
     """Says how well a group of weights can be spared.
 
     A subclass overrides `statistic`, which is summed over each group, and `score`
@@ -52,6 +53,7 @@ class Criterion:
             weights: The weights that will be scored.
         """
 
+    @abc.abstractmethod
     def statistic(self, evidence: WeightEvidence) -> np.ndarray:
         """What a group adds up over its weights that are left.
 
@@ -61,7 +63,6 @@ class Criterion:
         Returns:
             Floating array or tensor with the shape of the weight.
         """
-        raise NotImplementedError
 
     def score(self, total: np.ndarray, count: np.ndarray) -> np.ndarray:
         """Scores groups; the highest are pruned first.

@@ -1,5 +1,6 @@
 """Gradients of a loss with respect to weights, summed over data batch by batch."""
 
+import abc
 from collections.abc import Callable, Sequence
 
 import keras
@@ -55,6 +56,7 @@ class GradientCriterion(Criterion):
             for variable, statistic in zip(variables, statistics, strict=True)
         }
 
+    @abc.abstractmethod
     def from_gradients(
         self,
         model: keras.Model,
@@ -71,7 +73,6 @@ class GradientCriterion(Criterion):
         Returns:
             For each weight a tensor of its shape.
         """
-        raise NotImplementedError
 
     def statistic(self, evidence: WeightEvidence) -> np.ndarray:
         """See `Criterion.statistic`."""

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tensorflow_probability import distributions as tfd
+
 from keras_bmr.distributions.spike_and_slab import SpikeAndSlabIndicator
 from keras_bmr.pruning.criteria.criterion import Criterion, WeightEvidence
 
@@ -40,13 +42,7 @@ class Inclusion(Criterion):
                 "those of `posterior='spike_and_slab'`. Leave the layer alone with "
                 f"`skip`. Received: a {type(posterior).__name__} for {label}"
             )
-        if np.all(evidence.prior.probs == 1):
-            raise ValueError(
-                f"The prior of {label} has an inclusion rate of 1, since its warm-up "
-                "is not over: nothing is known of what is in and what is out. Train "
-                "longer, or with fewer `warmup_steps` in "
-                "`keras_bmr.priors.SpikeAndSlab`."
-            )
+        check_warm_up_over(evidence.prior, label)
         return -tf.math.softplus(posterior.logits).numpy()
 
     def score(self, total: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -55,3 +51,21 @@ class Inclusion(Criterion):
         # A group with nothing left to prune has a total of 0.
         certain = np.finfo(total.dtype).tiny
         return total - np.log(np.maximum(-np.expm1(total), certain))
+
+
+def check_warm_up_over(prior: tfd.Distribution, label: str) -> None:
+    """Checks that a prior lets weights be out.
+
+    Args:
+        prior: A prior with an inclusion rate.
+        label: What the weight is called in the message.
+
+    Raises:
+        ValueError: If the rate is 1, as it is during the warm-up.
+    """
+    if np.all(prior.probs == 1):
+        raise ValueError(
+            f"The prior of {label} has an inclusion rate of 1, since its warm-up is "
+            "not over: nothing is known of what is in and what is out. Train longer, "
+            "or with fewer `warmup_steps` in `keras_bmr.priors.SpikeAndSlab`."
+        )
