@@ -1,8 +1,37 @@
-"""What a softmax over the outputs of a model makes sense of."""
+"""Whether the outputs of a model are logits, and what a softmax makes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
+
+_TO_PROBABILITIES = ("softmax", "sigmoid")
+
+
+def probability_layer(model: keras.Model) -> tuple[str, str] | None:
+    """Finds a softmax or a sigmoid at the end of a model.
+
+    Args:
+        model: The model; of a subclassed one nothing is known.
+
+    Returns:
+        Which of the two, and the name of its layer; None if there is none.
+    """
+    for operation in _last_operations(model):
+        function = getattr(operation, "activation", None)
+        of_operation = type(operation).__name__.lower()
+        for name in _TO_PROBABILITIES:
+            if of_operation == name or function is getattr(keras.activations, name):
+                return name, operation.name
+    return None
+
+
+def _last_operations(model: keras.Model) -> Iterator[keras.Operation]:
+    for tensor in keras.tree.flatten(getattr(model, "outputs", None) or []):
+        operation = tensor._keras_history.operation
+        if isinstance(operation, keras.Model):
+            yield from _last_operations(operation)
+        else:
+            yield operation
 
 
 def check_logits(model: keras.Model, shape: Sequence[int | None]) -> None:
@@ -14,21 +43,15 @@ def check_logits(model: keras.Model, shape: Sequence[int | None]) -> None:
 
     Raises:
         ValueError: If the last axis has a single entry, or is the batch axis, or the
-            model ends in a softmax itself.
+            model ends in a softmax or sigmoid itself.
     """
-    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
-    for operation in {tensor._keras_history.operation for tensor in outputs}:
-        activation = getattr(operation, "activation", None)
-        if (
-            isinstance(operation, keras.layers.Softmax)
-            or activation is keras.activations.softmax
-        ):
-            raise ValueError(
-                "`from_logits=True` applies a softmax to the outputs of the model, "
-                "which are probabilities already. Leave `from_logits=False`. Received: "
-                f"model '{model.name}' with the softmax of layer '{operation.name}' as "
-                "its output"
-            )
+    found = probability_layer(model)
+    if found:
+        raise ValueError(
+            "`from_logits=True` applies a softmax to the outputs of the model, which "
+            "are probabilities already. Leave `from_logits=False`. Received: model "
+            f"'{model.name}' with the {found[0]} of layer '{found[1]}' as its output"
+        )
     if len(shape) < 2 or shape[-1] == 1:
         raise ValueError(
             "`from_logits=True` applies a softmax over the last axis, which takes at "

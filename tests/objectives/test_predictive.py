@@ -323,7 +323,12 @@ def test_a_softmax_of_a_single_logit_is_refused(function):
 
 
 def test_a_softmax_of_probabilities_is_refused():
-    for last in (keras.layers.Dense(3, activation="softmax"), keras.layers.Softmax()):
+    last_layers = (
+        keras.layers.Dense(3, activation="softmax"),
+        keras.layers.Softmax(),
+        keras.layers.Activation("sigmoid"),
+    )
+    for last in last_layers:
         network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), last])
         model = layers.to_variational(network, num_examples=10)
         with pytest.raises(ValueError, match="probabilities already"):

@@ -82,9 +82,9 @@ def fit_curvature(
     Raises:
         ValueError: If an argument is invalid, a layer has no rule or computes what its
             rule does not say, the data are empty, not finite or do not fit the loss,
-            outputs are no probabilities where the loss expects some, or add up to 1
-            where it expects logits of classes, the model or the data are random, or the
-            factors would not fit in memory.
+            outputs are no probabilities where the loss expects some, or certainly some
+            where it expects logits, the model or the data are random, or the factors
+            would not fit in memory.
 
     Example:
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -11,6 +11,7 @@ from keras_bmr.laplace.curvature.batch_sums import outputs_of, predictors_of
 from keras_bmr.laplace.curvature.likelihoods import Likelihood
 from keras_bmr.laplace.curvature.recording import recorded_calls
 from keras_bmr.laplace.curvature.weights import RuledLayer
+from keras_bmr.objectives.logits import probability_layer
 
 _NUM_EXAMPLES = 2
 _TOLERANCE = 1e-2
@@ -39,7 +40,7 @@ def probe(
             gradient by its rule is not the gradient.
     """
     if likelihood.from_logits is not None:
-        _check_outputs(likelihood, outputs_of(model, x).numpy())
+        _check_outputs(model, likelihood, outputs_of(model, x).numpy())
     few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
     variables = [v.value for ruled in layers for v in ruled.variables.values()]
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
@@ -68,7 +69,9 @@ def probe(
     return tuple(predictors.shape[1:])
 
 
-def _check_outputs(likelihood: Likelihood, outputs: np.ndarray) -> None:
+def _check_outputs(
+    model: keras.Model, likelihood: Likelihood, outputs: np.ndarray
+) -> None:
     """Refuses outputs that cannot be what the loss takes them for.
 
     As in Keras, probabilities of classes may have any positive sum. Logits of
@@ -86,13 +89,21 @@ def _check_outputs(likelihood: Likelihood, outputs: np.ndarray) -> None:
                 f"Received: outputs between {lowest:.3g} and {highest:.3g}. Let the "
                 f"model end with a {last}, or pass a loss with from_logits=True."
             )
+        return
+    received, last = None, "softmax"
+    found = probability_layer(model)
+    if found:
+        last = found[0]
+        received = f"the {last} of layer '{found[1]}'"
     elif likelihood.is_categorical and outputs.shape[-1] > 1:
         if lowest >= 0 and np.allclose(outputs.sum(-1), 1, atol=_TOLERANCE):
-            raise ValueError(
-                "A loss with from_logits=True expects logits from the model. Received: "
-                "positive outputs that add up to 1. Take the softmax out of the model, "
-                "or pass a loss with from_logits=False."
-            )
+            received = "positive outputs that add up to 1"
+    if received:
+        raise ValueError(
+            "A loss with from_logits=True expects logits from the model. Received: "
+            f"{received}. Take the {last} out of the model, or pass a loss with "
+            "from_logits=False."
+        )
 
 
 def _check_gradients(

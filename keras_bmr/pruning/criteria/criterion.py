@@ -52,6 +52,7 @@ class Criterion(abc.ABC):
             model: The model that is analysed.
             weights: The weights that will be scored.
         """
+        del model, weights
 
     @abc.abstractmethod
     def statistic(self, evidence: WeightEvidence) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-
 from tensorflow_probability import distributions as tfd
 
 from keras_bmr.distributions.spike_and_slab import SpikeAndSlabIndicator

@@ -13,6 +13,7 @@ from keras_bmr.laplace.curvature import (
 )
 
 L = keras.layers
+BINARY_CROSS_ENTROPY = keras.losses.BinaryCrossentropy(from_logits=True)
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -311,7 +312,9 @@ def test_a_loss_has_a_name(model, data):
 @pytest.mark.parametrize(
     ("activation", "loss", "received"),
     [
-        ("softmax", CROSS_ENTROPY, "positive outputs that add up to 1"),
+        ("softmax", CROSS_ENTROPY, "the softmax of layer 'last'"),
+        (lambda x: L.Softmax()(x), CROSS_ENTROPY, "positive outputs that add up to 1"),
+        ("sigmoid", BINARY_CROSS_ENTROPY, "the sigmoid of layer 'last'"),
         ("linear", "sparse_categorical_crossentropy", "outputs between -"),
         ("linear", "binary_crossentropy", "outputs between -"),
         ("relu", "binary_crossentropy", "outputs between 0"),
@@ -319,10 +322,22 @@ def test_a_loss_has_a_name(model, data):
 )
 def test_probabilities_are_no_logits(model, data, activation, loss, received):
     x, y = data
-    network = keras.Sequential([model, L.Rescaling(5.0), L.Activation(activation)])
-    y = np.eye(3)[y] if loss == "binary_crossentropy" else y
+    last = L.Activation(activation, name="last")
+    network = keras.Sequential([model, L.Rescaling(5.0), last])
+    is_binary = loss in ("binary_crossentropy", BINARY_CROSS_ENTROPY)
+    y = np.eye(3)[y] if is_binary else y
     with pytest.raises(ValueError, match=f"from_logits=.*Received: {received}"):
         fit_curvature(network, loss, (x, y))
+
+
+def test_probabilities_of_a_nested_model_are_found(model, data):
+    inner = keras.Sequential(
+        [keras.Input((4,)), *model.layers, L.Activation("sigmoid")]
+    )
+    inputs = keras.Input((4,))
+    outer = keras.Model(inputs, inner(inputs))
+    with pytest.raises(ValueError, match="Received: the sigmoid of layer"):
+        fit_curvature(outer, BINARY_CROSS_ENTROPY, (data[0], np.eye(3)[data[1]]))
 
 
 def test_positive_outputs_need_not_add_up_to_one(model, data):
