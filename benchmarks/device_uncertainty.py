@@ -18,6 +18,7 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from mnist_images import load_images
 
 import keras_bmr
 from keras_bmr.callbacks import KLAnnealing
@@ -52,15 +53,6 @@ def build(name: str) -> keras.Model:
         ],
         name=name,
     )
-
-
-def load_data(path: pathlib.Path):
-    """Images in [0, 1] with a channel axis and labels, for training and testing."""
-    with np.load(path) as file:
-        return tuple(
-            (file[f"x_{part}"].astype("float32")[..., None] / 255, file[f"y_{part}"])
-            for part in ("train", "test")
-        )
 
 
 def trained(name: str, data, epochs: int, folder: pathlib.Path) -> keras.Model:
@@ -216,7 +208,7 @@ def measured(name: str, arguments, known):
         model = keras_bmr.to_variational(build(name), num_examples=60000)
         yield from times(model, arguments.rounds).items()
         return
-    train, test = load_data(arguments.data)
+    train, test = load_images(arguments.data)
     folder = arguments.output_dir
     model = trained(name, train, arguments.epochs, folder)
     yield from quality(model, *test, arguments.draws, folder, known)

@@ -24,6 +24,7 @@ import time
 
 import keras
 import numpy as np
+from mnist_images import load_images
 
 import keras_bmr
 from keras_bmr.callbacks import KLAnnealing
@@ -34,18 +35,6 @@ from keras_bmr.export.tflite_file import TFLiteFile
 
 CRITERIA = ("delta_f", "magnitude")
 SPARSITIES = (0.8, 0.9, 0.95)
-
-
-def load_data(path: pathlib.Path):
-    """MNIST as rows of floats in [0, 1] and integer labels."""
-    with np.load(path) as file:
-        arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-    x_train, y_train, x_test, y_test = arrays
-
-    def scaled(x):
-        return x.reshape(len(x), -1).astype("float32") / 255
-
-    return scaled(x_train), y_train.astype("int32"), scaled(x_test), y_test
 
 
 def compiled(model: keras.Model, learning_rate: float) -> keras.Model:
@@ -115,7 +104,10 @@ def trained_on(model: keras.Model, name: str, arguments, x, y) -> keras.Model:
 
 def train(arguments: argparse.Namespace, results: dict) -> None:
     """Trains what is missing and fills in the rows of accuracy and bytes."""
-    x_train, y_train, x_test, y_test = load_data(arguments.data)
+    (x_train, y_train), (x_test, y_test) = (
+        (images.reshape(len(images), -1), labels)
+        for images, labels in load_images(arguments.data)
+    )
     base = trained(arguments, x_train, y_train)
     if "base" not in results:
         accuracy, nll = accuracy_and_nll(base, x_test, y_test)

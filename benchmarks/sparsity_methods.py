@@ -23,6 +23,7 @@ import pathlib
 
 import keras
 import numpy as np
+from mnist_images import load_images
 from sparsity_runs import METHODS, Run
 from sparsity_training import RECIPES
 
@@ -32,18 +33,6 @@ from keras_bmr.layers import variational_layers
 
 NUM_SAMPLES = 100
 RESULTS = pathlib.Path(__file__).parent / "results" / "sparsity_methods.json"
-
-
-def load_data(path: pathlib.Path):
-    """Images in [0, 1] of shape (n, 28, 28, 1) and labels, for training and testing."""
-    with np.load(path) as file:
-        return tuple(
-            (
-                file[f"x_{part}"][..., np.newaxis].astype("float32") / 255,
-                file[f"y_{part}"].astype("int32"),
-            )
-            for part in ("train", "test")
-        )
 
 
 def judged(model: keras.Model, seconds: np.ndarray, x, y) -> dict[str, float]:
@@ -126,7 +115,7 @@ def main() -> None:
         parser.error("--data is needed for training, for example --data mnist.npz")
     for folder in (arguments.output_dir, arguments.results.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    train, test = load_data(arguments.data)
+    train, test = load_images(arguments.data)
     for seed in arguments.seeds:
         run = Run(arguments.network, seed, train, arguments.output_dir)
         for method in arguments.methods:

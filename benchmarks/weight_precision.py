@@ -25,6 +25,7 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
+from mnist_images import load_images
 from tensorflow_probability import distributions as tfd
 
 import keras_bmr
@@ -61,18 +62,6 @@ class OneWidth:
     def prior(self, layer, name: str) -> tfd.Normal:
         """The model's own."""
         return layer.prior(name)
-
-
-def load_data(path: pathlib.Path):
-    """MNIST as images of floats in [0, 1] with a channel axis, and integer labels."""
-    with np.load(path) as file:
-        arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-    x_train, y_train, x_test, y_test = arrays
-
-    def scaled(x):
-        return x[..., np.newaxis].astype("float32") / 255
-
-    return scaled(x_train), y_train.astype("int32"), scaled(x_test), y_test
 
 
 def build(name: str) -> keras.Model:
@@ -136,9 +125,8 @@ def row(path: str, x, y) -> dict:
 
 def compare(arguments: argparse.Namespace) -> dict:
     """Writes all files and returns their rows."""
-    x_train, y_train, x_test, y_test = load_data(arguments.data)
-    model = trained(arguments, x_train, y_train)
-    x, y, results = x_test, y_test, {}
+    train, (x, y) = load_images(arguments.data)
+    model, results = trained(arguments, *train), {}
 
     def path_of(name: str) -> str:
         return str(arguments.output_dir / f"{name}.tflite")
