@@ -100,9 +100,10 @@ def dense(layer: keras.layers.Dense, weights: WeightMoments, x: Moments) -> Mome
             rows = tf.reshape(rows, (*leading, kernel.shape[0]))
         return x.accumulate(rows)
 
-    # Inputs that are alike in variance and uncorrelated are so along these axes.
-    _, axes = np.linalg.eigh(kernel.T @ kernel)
-    correlated = Correlated(passed, own, of_sums, axes.astype("float32"))
+    # Those of inputs that are alike in variance and uncorrelated.
+    gram = kernel.T @ kernel
+    norms = np.sqrt(np.maximum(np.diag(gram), np.finfo("float32").tiny))
+    correlated = Correlated(passed, own, of_sums, gram / np.outer(norms, norms))
     outputs = Moments(mean, variance, correlated)
     return activated(layer.activation, outputs, f"layer '{layer.name}'")
 

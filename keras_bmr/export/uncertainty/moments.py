@@ -18,14 +18,13 @@ class Correlated(NamedTuple):
             see `Moments.variance_of_sums`. The coefficients have the shape (sums, n),
             or (batch, sums, n) where the batch is larger than 1; the variances that
             shape without the last axis.
-        axes: Orthogonal matrix of shape (n, n), whose columns are directions along
-            which the entries are nearly uncorrelated.
+        correlations: Matrix of shape (n, n), about those of this part.
     """
 
     variance: tf.Tensor
     rest: tf.Tensor | None
     of_sums: Callable[[tf.Tensor], tf.Tensor]
-    axes: np.ndarray
+    correlations: np.ndarray
 
     def scaled(self, factor: tf.Tensor) -> "Correlated":
         """The same of entries that are multiplied by factors.
@@ -38,7 +37,7 @@ class Correlated(NamedTuple):
             self.variance * square,
             None if self.rest is None else self.rest * square,
             lambda coefficients: self.of_sums(coefficients * _per_sum(factor)),
-            self.axes,
+            self.correlations,
         )
 
 

@@ -32,6 +32,9 @@ def distribution_function(x: tf.Tensor, square: tf.Tensor) -> tf.Tensor:
         cumulative normal distribution, Journal of Industrial Engineering and
         Management 2 (2009), equation 10 (with two terms, within 1.4e-4).
     """
+    # Beyond 8 the distribution function is 0 or 1 to single precision. LiteRT's
+    # sigmoid is nan for numbers beyond 1e25.
+    square = tf.minimum(square, 64.0)
     polynomial = _LOGIT[-1]
     for coefficient in reversed(_LOGIT[:-1]):
         polynomial = polynomial * square + coefficient

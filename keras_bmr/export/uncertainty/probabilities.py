@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.export.uncertainty.moments import Moments
+from keras_bmr.export.uncertainty.moments import Correlated, Moments
 
 # Least number of fixed points where the softmax is evaluated.
 _NUM_POINTS = 60
@@ -16,10 +16,10 @@ MAX_SUMS = 32
 def softmax_moments(logits: Moments) -> Moments:
     """Mean and variance of the softmax of Gaussian logits, over the last axis.
 
-    The softmax is evaluated at fixed points that have the mean and the covariance of
-    the logits. Up to 32 logits of a vector vary along the axes that their layer names,
-    with variances that include the covariance of what went into the layer; others
-    count as uncorrelated.
+    The softmax is evaluated at fixed points that have the means and the variances of
+    the logits. What stems from the weights of the last layer is uncorrelated. What went
+    into it moves up to 32 logits of a vector together, with variances that include its
+    covariance and the correlations that the layer names; others count as uncorrelated.
 
     Args:
         logits: Moments of the logits.
@@ -38,29 +38,37 @@ def softmax_moments(logits: Moments) -> Moments:
     if logits.is_certain:
         return Moments(tf.nn.softmax(logits.mean, axis=-1))
     num_classes = logits.mean.shape[-1]
-    points = normal_points(num_classes)
-    if logits.correlated is not None and num_classes <= MAX_SUMS:
-        axes = logits.correlated.axes
-        deviation = tf.sqrt(logits.variance_of_sums(np.ascontiguousarray(axes.T)))
-        moved = tf.expand_dims(deviation, 1) * points
-        moved = tf.matmul(tf.reshape(moved, (-1, num_classes)), axes, transpose_b=True)
-        moved = tf.reshape(moved, (-1, *points.shape))
-        values = tf.nn.softmax(tf.expand_dims(logits.mean, 1) + moved, axis=-1)
+    correlated = logits.correlated
+    if correlated is not None and num_classes <= MAX_SUMS:
+        moved = _correlated_points(num_classes, correlated)
     else:
-        deviation = tf.expand_dims(tf.sqrt(logits.variance), 1)
+        points = normal_points(num_classes)
         points = np.expand_dims(points, tuple(range(1, len(logits.mean.shape) - 1)))
-        values = tf.nn.softmax(
-            tf.expand_dims(logits.mean, 1) + deviation * points, axis=-1
-        )
+        moved = tf.expand_dims(tf.sqrt(logits.variance), 1) * points
+    values = tf.nn.softmax(tf.expand_dims(logits.mean, 1) + moved, axis=-1)
     mean = tf.reduce_mean(values, 1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(values, mean), 1)
     return Moments(tf.squeeze(mean, 1), variance)
 
 
+def _correlated_points(num_classes: int, logits: Correlated) -> tf.Tensor:
+    """Points around a vector of logits, shape (batch, points, classes)."""
+    entries = np.eye(num_classes, dtype="float32")
+    shape = (-1, 1, num_classes)
+    deviation = tf.reshape(tf.sqrt(logits.of_sums(tf.constant(entries))), shape)
+    values, axes = np.linalg.eigh(logits.correlations.astype("float64"))
+    root = axes * np.sqrt(np.maximum(values, 0)) @ axes.T
+    if logits.rest is None:
+        return deviation * (normal_points(num_classes) @ root).astype("float32")
+    own, passed = np.split(normal_points(2 * num_classes), 2, axis=-1)
+    moved = deviation * (passed @ root).astype("float32")
+    return moved + tf.reshape(tf.sqrt(logits.rest), shape) * own
+
+
 def normal_points(dimension: int) -> np.ndarray:
     """Fixed points with the mean and the covariance of standard normal numbers.
 
-    Up to 32 dimensions: randomly rotated axes, on each of them a point on either side
+    Up to 64 dimensions: randomly rotated axes, on each of them a point on either side
     of the origin, at distances that are quantiles of those of normal numbers. Beyond:
     normal draws and their mirror images.
 
@@ -68,10 +76,10 @@ def normal_points(dimension: int) -> np.ndarray:
         dimension: Number of dimensions.
 
     Returns:
-        Array of shape (points, dimension), at least 60 points for up to 32 dimensions.
+        Array of shape (points, dimension), at least 60 points for up to 64 dimensions.
     """
     generator = np.random.default_rng(0)
-    if dimension > MAX_SUMS:
+    if dimension > 2 * MAX_SUMS:
         half = generator.normal(size=(_NUM_POINTS // 2, dimension))
         half /= np.sqrt(np.mean(np.square(half), axis=0))
     else:

@@ -196,3 +196,25 @@ def test_failures_leave_the_older_file(lenet, bayesian, tmp_path, monkeypatch):
         export_tflite(lenet, path, uncertainty="moments")
     assert path.read_bytes() == b"an older file"
     assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def test_clipped_activations_one_after_another(bayesian, normal, tmp_path):
+    """What is clipped is nearly certain: thousands of deviations from the next clip."""
+    depthwise = keras.layers.DepthwiseConv2D(3, padding="same")
+    model = bayesian(
+        (8, 8, 3),
+        keras.layers.Conv2D(4, 3, padding="same"),
+        keras.layers.ReLU(6.0),
+        depthwise,
+        keras.layers.ReLU(6.0),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(3),
+        scale=1e-3,
+    )
+    report = keras_bmr.export_tflite(
+        model,
+        tmp_path / "moments.tflite",
+        uncertainty="moments",
+        validation_data=100 * normal(20, 8, 8, 3),
+    )
+    assert report.relative_difference < 1e-3

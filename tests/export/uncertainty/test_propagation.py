@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tensorflow_probability import distributions as tfd
 
 import keras_bmr
 from keras_bmr.export import (
@@ -131,6 +132,26 @@ def test_covariance_of_hidden_units_counts(bayesian, normal):
     sampled = predictive_moments(model, x, num_samples=1000, seed=0, verbose=0)
     np.testing.assert_allclose(variance, sampled.variance, rtol=0.25)
     assert abs(np.mean(variance) / np.mean(sampled.variance) - 1) < 0.06
+
+
+def test_logits_move_together(bayesian, normal):
+    """Four classes that hang on one hidden unit, which alone is uncertain."""
+    model = bayesian((3,), layers.Dense(1), layers.Dense(4), scale=0.5)
+    hidden, output = model.layers
+    kernel = output.posterior("kernel").mean()
+    output.assign_posterior("kernel", tfd.Normal(0 * kernel + [[2.0, 2, -1, 1]], 1e-4))
+    x = normal(30, 3)
+    mean, variance = propagate_moments(model, x, from_logits=True)
+    sampled = predictive_moments(
+        model, x, num_samples=3000, seed=0, from_logits=True, verbose=0
+    )
+    np.testing.assert_allclose(mean, sampled.mean, atol=0.03)
+    np.testing.assert_allclose(
+        np.sqrt(variance).mean(0), np.sqrt(sampled.variance).mean(0), rtol=0.1
+    )
+    # As often as not the first two are one and the same.
+    np.testing.assert_allclose(mean[:, 0], mean[:, 1], rtol=1e-3)
+    np.testing.assert_allclose(variance[:, 0], variance[:, 1], rtol=1e-3)
 
 
 def test_half_precision_counts_as_float32(normal):
