@@ -30,7 +30,8 @@ class LogLikelihood:
 
     The model is evaluated outside training. The sum is that of the negative
     cross-entropies of all outputs, or of the log densities of a Gaussian with unit
-    variance, without its constant, for the mean squared error.
+    variance, without its constant, for the mean squared error. Where the outputs have a
+    Keras mask, what stems from padding does not count.
 
     Args:
         model: A built Keras model with one output.
@@ -56,9 +57,17 @@ class LogLikelihood:
         @tf.function(autograph=False, reduce_retracing=True)
         def of_batch(x, y):
             outputs = model(x, training=False)
-            losses = self.loss.call(y, outputs)
-            total = tf.reduce_sum(tf.cast(losses, tf.float64))
-            if isinstance(self.loss, _CLASSES[2:]):
+            mask = getattr(outputs, "_keras_mask", None)
+            has_independent_outputs = isinstance(self.loss, _CLASSES[2:])
+            if has_independent_outputs and y.shape.rank == outputs.shape.rank - 1:
+                # Keras would take the mean over another axis than that of outputs.
+                y = y[..., tf.newaxis]
+            losses = tf.cast(self.loss.call(y, outputs), tf.float64)
+            if mask is not None:
+                # Padding is no data, as in Keras' losses.
+                losses *= tf.cast(mask, tf.float64)
+            total = tf.reduce_sum(losses)
+            if has_independent_outputs:
                 # Keras takes the mean over independent outputs.
                 total *= tf.cast(tf.shape(outputs)[-1], tf.float64)
             if isinstance(self.loss, keras.losses.MeanSquaredError):

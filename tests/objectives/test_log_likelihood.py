@@ -111,3 +111,42 @@ def test_inputs_may_be_text():
     expected = special.log_softmax(logits, -1)[[0, 1], [0, 1]].sum()
     log_likelihood = LogLikelihood(model, (x, np.array([0, 1])), cross_entropy())
     assert log_likelihood() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy"])
+def test_targets_may_lack_the_axis_of_outputs(loss):
+    network = keras.Sequential(
+        [keras.Input((4, 5, 2)), keras.layers.Conv2D(1, 3, activation="sigmoid")]
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 4, 5, 2)).astype("float32")
+    y = rng.integers(0, 2, (6, 2, 3)).astype("float32")
+    outputs = network.predict(x, verbose=0)[..., 0].astype("float64")
+    if loss == "mse":
+        expected = -0.5 * np.sum((outputs - y) ** 2)
+    else:
+        expected = np.sum(np.log(np.where(y, outputs, 1 - outputs)))
+    for targets in (y, y[..., None]):
+        found = LogLikelihood(network, (x, targets), loss)()
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "sparse_categorical_crossentropy"])
+def test_padding_does_not_count(loss):
+    num_outputs, activation = (1, None) if loss == "mse" else (3, "softmax")
+    network = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            keras.layers.Embedding(10, 4, mask_zero=True),
+            keras.layers.Dense(num_outputs, activation=activation),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, 10, (20, 5)), rng.integers(0, 3, (20, 5))
+    x[:, 3:] = 0
+    network.compile("sgd", loss)
+    # Keras takes the mean over the 60 tokens.
+    expected = -60 * network.evaluate(x, y[..., None], verbose=0)
+    factor = 0.5 if loss == "mse" else 1.0
+    found = LogLikelihood(network, (x, y[..., None] if loss == "mse" else y), loss)()
+    np.testing.assert_allclose(found, factor * expected, rtol=1e-5)

@@ -53,8 +53,10 @@ def batch_sums(
         tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
         pooling = indexed_max_pooling(model) if curvature == "ggn" else nullcontext()
         with tape, pooling, recorded_calls([r.layer for r in layers], tape) as records:
-            predictors = predictors_of(model, likelihood, x)
+            predictors, mask = predictors_of(model, likelihood, x)
         rows = tf.reshape(predictors, (-1, predictors.shape[-1]))
+        # Padding is no data, as in Keras' losses.
+        counts = 1.0 if mask is None else tf.cast(tf.reshape(mask, (-1, 1)), rows.dtype)
         targets, noise = tf.cast(targets, rows.dtype), tf.cast(noise, rows.dtype)
         features = [
             ruled.rule.features(ruled.layer, calls.inputs)
@@ -71,7 +73,7 @@ def batch_sums(
             cotangents = tape.gradient(
                 predictors,
                 outputs,
-                tf.reshape(rows_cotangent, tf.shape(predictors)),
+                tf.reshape(rows_cotangent * counts, tf.shape(predictors)),
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
             # Gradients of broadcasting operations forget it where batches vary.
@@ -99,21 +101,22 @@ def batch_sums(
             {name: found[name] for name in ruled.variables}
             for ruled, found in zip(layers, finished, strict=True)
         ]
-        values = likelihood.log_likelihood(targets, rows)
+        values = likelihood.log_likelihood(targets, rows)[:, None] * counts
         return wanted, tf.reduce_sum(tf.cast(values, tf.float64))
 
     return sums
 
 
-def outputs_of(model: keras.Model, x: Any) -> tf.Tensor:
-    """Outputs for a batch, at least in single precision.
+def outputs_of(model: keras.Model, x: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Outputs for a batch, at least in single precision, and what of them counts.
 
     Args:
         model: A built Keras model.
         x: Inputs.
 
     Returns:
-        Tensor of shape (batch, ..., d).
+        Tensor of shape (batch, ..., d), and the mask of Keras, of shape (batch, ...):
+        False where the output stems from padding; None if there is none.
 
     Raises:
         ValueError: If the model has several outputs, or one without an axis of
@@ -125,13 +128,16 @@ def outputs_of(model: keras.Model, x: Any) -> tf.Tensor:
             f"Model '{model.name}' must have one output of shape (batch, ..., "
             f"outputs). Received: {outputs!r}"
         )
+    mask = getattr(outputs, "_keras_mask", None)
     if outputs.dtype in (tf.float16, tf.bfloat16):
         outputs = tf.cast(outputs, tf.float32)
-    return outputs
+    return outputs, mask
 
 
-def predictors_of(model: keras.Model, likelihood: Likelihood, x: Any) -> tf.Tensor:
-    """Logits or predicted values of a batch.
+def predictors_of(
+    model: keras.Model, likelihood: Likelihood, x: Any
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Logits or predicted values of a batch, and what of them counts.
 
     Args:
         model: A built Keras model.
@@ -139,12 +145,13 @@ def predictors_of(model: keras.Model, likelihood: Likelihood, x: Any) -> tf.Tens
         x: Inputs.
 
     Returns:
-        Tensor of shape (batch, ..., d).
+        Tensor of shape (batch, ..., d), and the mask as of `outputs_of`.
 
     Raises:
         ValueError: See `outputs_of`.
     """
-    return likelihood.to_predictors(outputs_of(model, x))
+    outputs, mask = outputs_of(model, x)
+    return likelihood.to_predictors(outputs), mask
 
 
 def _sum_over_root(

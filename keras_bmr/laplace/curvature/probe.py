@@ -36,18 +36,25 @@ def probe(
     Raises:
         ValueError: If there are several outputs, or values that are certainly no
             probabilities, or certainly some where the loss expects logits of classes;
-            if two calls differ, a layer is not called or mixes examples, or the
-            gradient by its rule is not the gradient.
+            if outputs of a regression have a mask, two calls differ, a layer is not
+            called or mixes examples, or the gradient by its rule is not the gradient.
     """
+    outputs, mask = outputs_of(model, x)
     if likelihood.from_logits is not None:
-        _check_outputs(model, likelihood, outputs_of(model, x).numpy())
+        _check_outputs(model, likelihood, outputs.numpy())
+    elif mask is not None:
+        raise ValueError(
+            "The noise of regression needs the same number of targets in every "
+            f"example, but the outputs of model '{model.name}' have a mask. Leave the "
+            "padding out of the data, or the mask out of the model (`mask_zero=False`)."
+        )
     few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
     variables = [v.value for ruled in layers for v in ruled.variables.values()]
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     with tape, recorded_calls([r.layer for r in layers], tape) as records:
         tape.watch(variables)
-        predictors = predictors_of(model, likelihood, few)
-    again = predictors_of(model, likelihood, few)
+        predictors, _ = predictors_of(model, likelihood, few)
+    again, _ = predictors_of(model, likelihood, few)
     if not np.allclose(predictors, again, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ValueError(
             f"Model '{model.name}' gives different outputs for the same inputs, by up "
