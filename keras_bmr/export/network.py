@@ -6,7 +6,7 @@ import re
 import keras
 
 from keras_bmr.layers import to_deterministic, variational_layers
-from keras_bmr.layers.checks import check_finite
+from keras_bmr.layers.checks import check_finite, check_not_quantized
 from keras_bmr.layers.cloning import clone_with, copy_layer
 
 # What the interpreter takes as an input and Keras can produce.
@@ -56,6 +56,7 @@ def deterministic_network(model: keras.Model) -> keras.Model:
                 "expected `stateful=False`. Received: "
                 f"layer `{layer.name}` of type {type(layer).__name__}"
             )
+    check_not_quantized(model._flatten_layers())
     check_finite(model)
     if variational_layers(model):
         model = to_deterministic(model)

@@ -10,6 +10,9 @@ import keras
 from keras_bmr.layers.pruned_weights import StaysPruned, copy_mask, prune_variable
 from keras_bmr.layers.variational import Variational
 
+# What makes the training of a model its own.
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+
 
 def copy_layer(
     layer: keras.Operation,
@@ -103,10 +106,14 @@ def clone_with(
             Bayesian side of either one starts or ends at the posterior means.
 
     Returns:
-        A new, uncompiled model.
+        A new, uncompiled model of the same class.
+
+    Raises:
+        ValueError: If a model that trains in a way of its own cannot be made anew.
     """
     with uncompiled(model):
         clone = keras.models.clone_model(model, clone_function=convert, recursive=True)
+    clone = _with_class_of(model, clone)
     pairs = list(zip(within(model), within(clone), strict=True))
     for original, copied in pairs:
         if type(original) is type(copied):
@@ -127,6 +134,28 @@ def clone_with(
             for name, variable in locations.items():
                 if isinstance(variable.constraint, StaysPruned):
                     copied.prune(name, variable.constraint.mask(variable).numpy())
+    return clone
+
+
+def _with_class_of(model: keras.Model, clone: keras.Model) -> keras.Model:
+    """The clone as one of the class of the model, for which Keras takes its own."""
+    model_class = type(model)
+    if type(clone) is model_class:
+        return clone
+    if model_class.__init__ is keras.Sequential.__init__:
+        first = [
+            keras.Input(tensor.shape[1:], tensor.shape[0], tensor.dtype)
+            for tensor in clone.inputs
+        ]
+        return model_class([*first, *clone.layers], name=clone.name)
+    own = [n for n in _STEPS if getattr(model_class, n) is not getattr(keras.Model, n)]
+    if own:
+        raise ValueError(
+            f"Model '{model.name}' of class {model_class.__name__} has {own} of its "
+            "own, which its copy would lack: the class is made with other arguments "
+            "than Keras' own. Leave `__init__` to Keras, or let it take (inputs, "
+            "outputs, name)."
+        )
     return clone
 
 

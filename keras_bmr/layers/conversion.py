@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_bmr.argument_checks import require_integer
-from keras_bmr.layers.checks import check_clonable, check_finite
+from keras_bmr.layers.checks import check_clonable, check_finite, check_plain_kernels
 from keras_bmr.layers.cloning import (
     clone_with,
     convert_wrapper,
@@ -91,6 +91,7 @@ def to_variational(
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
         if id(layer) in skipped or _stays_as_it_is(layer):
             return copy_layer(layer)
+        check_plain_kernels([layer])
         if is_wrapper(layer):
             return convert_wrapper(layer, convert)
         target = variational_class(type(layer))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_bmr.layers.checks import check_plain_kernels
 from keras_bmr.layers.registry import variational_class
 from keras_bmr.layers.variable_paths import owner_of, variable_at
 from keras_bmr.layers.variational import Variational
@@ -129,12 +130,14 @@ def prune_weight(layer: keras.layers.Layer, name: str, keep: Any) -> None:
         keep: Boolean array with the shape of the weight, False to prune.
 
     Raises:
-        ValueError: If the layer has no such weight, or `keep` another shape.
+        ValueError: If the layer has no such weight, or `keep` another shape, or the
+            layer computes with something else than the weight it stores.
 
     Example:
         >>> kernel = layer.kernel.numpy()
         >>> keras_bmr.pruning.prune_weight(layer, "kernel", abs(kernel) > 0.1)
     """
+    check_plain_kernels([layer])
     variable = weight_variable(layer, name)
     keep = np.asarray(keep, bool)
     if keep.shape != tuple(variable.shape):

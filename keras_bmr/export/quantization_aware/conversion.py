@@ -30,6 +30,7 @@ from keras_bmr.export.quantization_aware.weights import (
     kernel_variable,
     quantization_aware_class,
 )
+from keras_bmr.layers.checks import check_plain_kernels
 from keras_bmr.layers.cloning import clone_with, copy_layer, copy_state, within
 from keras_bmr.layers.pruned_weights import weight_mask
 from keras_bmr.pruning.channels.calls import Call
@@ -83,6 +84,7 @@ def to_quantization_aware(
             f"Model '{model.name}' is quantization-aware already. Expected an ordinary "
             "or Bayesian model."
         )
+    check_plain_kernels(model._flatten_layers())
     network = deterministic_network(model)
     specifications = input_specifications(network, 1)
     for item in specifications:

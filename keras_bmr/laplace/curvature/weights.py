@@ -7,7 +7,7 @@ import keras
 
 from keras_bmr.laplace.curvature.registry import curvature_rule, known_layer_classes
 from keras_bmr.laplace.curvature.rule import CurvatureRule
-from keras_bmr.layers.checks import check_finite, check_model
+from keras_bmr.layers.checks import check_finite, check_model, check_plain_kernels
 from keras_bmr.layers.traversal import layers_named
 
 # Layers made of layers, whose weights go by the path from the outer one.
@@ -77,6 +77,7 @@ def ruled_layers(model: keras.Model, skip: Sequence[str]) -> list[RuledLayer]:
     skipped = layers_named(model, skip)
     _check_built(model)
     layers = list({id(x): x for x in model._flatten_layers()}.values())
+    check_plain_kernels(layer for layer in layers if id(layer) not in skipped)
     owners = {
         id(part): (layer, f"{path}.")
         for layer in layers

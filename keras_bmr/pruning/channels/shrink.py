@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.layers.checks import check_finite, check_model
+from keras_bmr.layers.checks import check_finite, check_model, check_plain_kernels
 from keras_bmr.layers.cloning import copy_state, within
 from keras_bmr.layers.pruned_weights import (
     StaysPruned,
@@ -18,6 +18,7 @@ from keras_bmr.layers.variable_paths import variable_at
 from keras_bmr.pruning.channels.gates import Factor, fold_gates
 from keras_bmr.pruning.channels.graph import ChannelGraph, TracedCall
 from keras_bmr.pruning.channels.layer_weights import random_weights
+from keras_bmr.pruning.channels.nested_inputs import nested_input_shapes
 from keras_bmr.pruning.channels.rebuild import rebuild
 from keras_bmr.pruning.channels.survivors import Survivors
 
@@ -60,6 +61,7 @@ def shrink(model: keras.Model) -> keras.Model:
         True
     """
     check_model(model)
+    check_plain_kernels(model._flatten_layers())
     graph = ChannelGraph(model)
     check_finite(model)
     survivors = Survivors(graph)
@@ -73,7 +75,8 @@ def shrink(model: keras.Model) -> keras.Model:
         found = _shifts(traced, survivors)
         shifts.update({(id(layer), path): values for path, values in found.items()})
         changes[id(layer)] = _changes(traced, survivors, found)
-    smaller, new_layers = rebuild(model, changes, set(folded))
+    input_shapes = nested_input_shapes(graph, survivors)
+    smaller, new_layers = rebuild(model, changes, set(folded), input_shapes)
     kept = _kept_positions(graph, survivors)
     for layer in within(model):
         new = new_layers.get(id(layer))
