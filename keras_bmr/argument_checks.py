@@ -49,12 +49,13 @@ def require_positive(name: str, value: Any, or_zero: bool = False) -> None:
         )
 
 
-def array_of_examples(leaf: Any) -> np.ndarray:
+def array_of_examples(leaf: Any, name: str = "data") -> np.ndarray:
     """An entry of `data` as an array.
 
     Args:
         leaf: What was given, of shape (examples, ...). A list is a list of inputs to
             Keras, so that its numbers come here one by one.
+        name: Name of the argument, for the message.
 
     Returns:
         The array.
@@ -65,13 +66,13 @@ def array_of_examples(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf)
     if array.ndim == 0:
         raise ValueError(
-            "`data` must hold arrays with an axis of examples; a list stands for "
+            f"`{name}` must hold arrays with an axis of examples; a list stands for "
             "several inputs, `numpy.asarray` makes an array of it. Received: an "
             f"entry of type {type(leaf).__name__}"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(
-            "`data` must be finite. Received: an array of shape "
-            f"{array.shape} with NaN or infinite values"
+            f"`{name}` must be finite; leave out or fill in other values. Received: "
+            f"an array of shape {array.shape} with NaN or infinite values"
         )
     return array

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from keras_bmr.argument_checks import require_integer
 from keras_bmr.export import converter, latency, verify
 from keras_bmr.export.metadata import Metadata
 from keras_bmr.export.network import (
@@ -10,13 +11,10 @@ from keras_bmr.export.network import (
     input_specifications,
     reference,
 )
+from keras_bmr.export.output_path import check_path
 from keras_bmr.export.precision_choice import PrecisionChoice
 from keras_bmr.export.report import ExportReport
-from keras_bmr.export.verified_file import (
-    check_path,
-    verification_inputs,
-    write_verified,
-)
+from keras_bmr.export.verified_file import verification_inputs, write_verified
 
 
 def export_precision(
@@ -52,10 +50,11 @@ def export_precision(
 
     Raises:
         ImportError: If ai-edge-litert is not installed (extra `litert`).
-        TypeError: If `choice` is something else, or data has a wrong type.
+        TypeError: If `choice` is something else, or the path or data has a wrong type.
         ValueError: If an argument or the data is invalid, or the model has changed
             since the choice.
-        FileNotFoundError: If the folder of `path` does not exist.
+        OSError: If the folder of `path` does not exist (FileNotFoundError), or takes no
+            file.
         RuntimeError: If the file does not load or disagrees with Keras.
 
     Example:
@@ -67,11 +66,9 @@ def export_precision(
             "Expected the result of `choose_precision` or `WeightPrecision.assign`. "
             f"Received: choice={choice!r}"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            "Invalid value for `batch_size`, expected a positive integer. Received: "
-            f"batch_size={batch_size!r}"
-        )
+    require_integer("batch_size", batch_size, at_least=1)
+    # TensorFlow's shapes take no unsigned integers of NumPy.
+    batch_size = int(batch_size)
     path = check_path(path)
     latency.litert_interpreter()
     network = deterministic_network(choice.model)

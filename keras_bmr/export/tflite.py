@@ -5,11 +5,13 @@ from typing import Any
 
 import keras
 
+from keras_bmr.argument_checks import require_integer
 from keras_bmr.export import converter, latency, operators
 from keras_bmr.export.examples import MIN_REPRESENTATIVE
 from keras_bmr.export.int8_weights import check_zeros
 from keras_bmr.export.metadata import Metadata
 from keras_bmr.export.network import deterministic_network, input_specifications
+from keras_bmr.export.output_path import check_path
 from keras_bmr.export.quantization_aware.conversion import (
     is_quantization_aware,
     kept_kernels,
@@ -17,11 +19,7 @@ from keras_bmr.export.quantization_aware.conversion import (
 )
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.uncertainty.settings import check_uncertainty, inference_of
-from keras_bmr.export.verified_file import (
-    check_path,
-    verification_inputs,
-    write_verified,
-)
+from keras_bmr.export.verified_file import verification_inputs, write_verified
 
 _MODES = (None, "float16", "dynamic", "int8")
 
@@ -95,10 +93,11 @@ def export_tflite(
 
     Raises:
         ImportError: If ai-edge-litert is not installed (extra `litert`).
-        TypeError: If the model is no Keras model, or data has a wrong type.
+        TypeError: If the model is no Keras model, or the path or data has a wrong type.
         ValueError: If an argument, a weight or the data is invalid, or the model has
             operations without a TFLite kernel.
-        FileNotFoundError: If the folder of `path` does not exist.
+        OSError: If the folder of `path` does not exist (FileNotFoundError), or takes no
+            file.
         RuntimeError: If the converted file does not load or disagrees with Keras, or a
             pruned weight of a quantization-aware model is not zero in it.
 
@@ -118,6 +117,8 @@ def export_tflite(
     path = _check_arguments(
         path, quantize, representative_data, batch_size, sparse, needs_data
     )
+    # TensorFlow's shapes take no unsigned integers of NumPy.
+    batch_size = int(batch_size)
     latency.litert_interpreter()
     network = deterministic_network(model)
     if has_ranges:
@@ -175,11 +176,7 @@ def _check_arguments(
             f"Invalid value for `quantize`, expected one of {_MODES}. Received: "
             f"quantize={quantize!r}"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            "Invalid value for `batch_size`, expected a positive integer. Received: "
-            f"batch_size={batch_size!r}"
-        )
+    require_integer("batch_size", batch_size, at_least=1)
     if sparse and quantize is not None:
         # int8 and dynamic files do not load then; float16 in blocks answers nan.
         raise ValueError(

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import gzip
 import os
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from keras_bmr.export import examples, operators, verify
 from keras_bmr.export.file_layout import file_layout
 from keras_bmr.export.metadata import Metadata, check_metadata, with_metadata
 from keras_bmr.export.network import InputSpecification
+from keras_bmr.export.output_path import temporary_path
 from keras_bmr.export.packing import compact
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.sparse_encoding import encode_sparse
@@ -87,28 +87,6 @@ def verification_inputs(
         description=description,
         representative=representative,
     )
-
-
-def check_path(path: str | os.PathLike) -> str:
-    """Returns the path of a file that can be written.
-
-    Args:
-        path: As the user gives it.
-
-    Raises:
-        FileNotFoundError: If its folder does not exist.
-        ValueError: If it is a folder.
-    """
-    path = os.fspath(path)
-    if not os.path.isdir(os.path.dirname(path) or "."):
-        raise FileNotFoundError(
-            f"The folder of `path` does not exist; create it first. Received: {path!r}"
-        )
-    if os.path.isdir(path):
-        raise ValueError(
-            f"Expected `path` to name a file. Received: the folder {path!r}"
-        )
-    return path
 
 
 def write_verified(
@@ -193,8 +171,7 @@ def _write(
     """Writes one encoding of a file if it agrees with Keras."""
     if metadata is not None:
         content = with_metadata(content, metadata)
-    # In the same folder, so that os.replace is one atomic step.
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    temporary = temporary_path(path)
     try:
         with open(temporary, "xb") as file:
             file.write(content)

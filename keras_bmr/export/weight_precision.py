@@ -1,12 +1,12 @@
 """How many bits the posterior of a weight can resolve, and what fewer bits cost."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_bmr.argument_checks import require_integer, require_positive
 from keras_bmr.export.bit_allocation import cheapest_formats
 from keras_bmr.export.precision_choice import PrecisionChoice
 from keras_bmr.export.precision_table import precision_table
@@ -100,11 +100,7 @@ class WeightPrecision:
         Raises:
             ValueError: If there is no such weight, or `max_loss` is not positive.
         """
-        if not max_loss > 0 or math.isinf(max_loss):
-            raise ValueError(
-                "`max_loss` must be a positive number of nats per weight. Received: "
-                f"max_loss={max_loss!r}"
-            )
+        require_positive("max_loss", max_loss)
         return resolved_bits(self._weights.find(layer, weight)[0], max_loss)
 
     def loss(self, layer: str, weight_format: str, weight: str | None = None) -> float:
@@ -178,8 +174,12 @@ class WeightPrecision:
             The choice.
 
         Raises:
-            ValueError: If even the smallest formats do not fit, or a format is unknown.
+            ValueError: If even the smallest formats do not fit, a format is unknown, or
+                `max_bytes` is no positive integer.
         """
+        require_integer("max_bytes", max_bytes, at_least=1)
+        # Sums overflow in NumPy's short integers.
+        max_bytes = int(max_bytes)
         for name in formats:
             check_format(name)
         labels, content = self.weight_labels, self._weights.content

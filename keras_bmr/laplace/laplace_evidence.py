@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from keras_bmr.argument_checks import require_positive
 from keras_bmr.laplace.evidence import EvidenceTerms
 from keras_bmr.laplace.laplace_fit import LaplaceFit
 from keras_bmr.laplace.links import Link
@@ -44,7 +45,8 @@ class LaplaceEvidence:
             Float64 scalar in nats.
 
         Raises:
-            ValueError: If an argument has another shape than the weights.
+            ValueError: If an argument has another shape than the weights, or is not
+                positive and finite.
             RuntimeError: If `fit` was not called.
 
         Example:
@@ -74,8 +76,13 @@ class LaplaceEvidence:
         """
         noise = self.observation_noise
         if observation_noise is not None:
-            self._require_noise_allowed(observation_noise)
-            noise = observation_noise
+            noise = known = observation_noise
+            if tf.is_tensor(noise):
+                # None within a `tf.function`, where there is no value to look at.
+                known = tf.get_static_value(tf.convert_to_tensor(noise))
+            if known is not None:
+                require_positive("observation_noise", np.asarray(known)[()])
+            self._require_noise_allowed(noise)
         precisions = self.prior_precisions
         if prior_precision is not None:
             precisions = precisions_of(prior_precision, self._prior_structure.shapes)

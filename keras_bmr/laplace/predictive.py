@@ -1,14 +1,14 @@
 """Predictions under the Laplace posterior, linearised or by samples of weights."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_bmr.argument_checks import require_integer
+from keras_bmr.argument_checks import array_of_examples, require_integer
 from keras_bmr.laplace.laplace_fit import LaplaceFit
 from keras_bmr.laplace.linearized import (
     LinearizedOutputs,
@@ -53,7 +53,8 @@ class LaplacePredictive:
             prediction.
 
         Raises:
-            ValueError: If an argument is invalid, or a Jacobian is too large.
+            ValueError: If an argument is invalid, `x` holds NaN or infinite values, or
+                a Jacobian is too large.
             RuntimeError: If `fit` was not called.
 
         Example:
@@ -88,8 +89,8 @@ class LaplacePredictive:
             `observation_noise` ** 2 comes on top.
 
         Raises:
-            ValueError: If the model's output has another rank, or a Jacobian is too
-                large.
+            ValueError: If the model's output has another rank, `x` holds NaN or
+                infinite values, or a Jacobian is too large.
             RuntimeError: If `fit` was not called.
         """
         shape = _single_output_shape(self.model)
@@ -109,7 +110,11 @@ class LaplacePredictive:
             lambda gradients: fit.whiten(gradients, priors, noise),
             spec,
         )
-        parts = [linearize(part) for chunk in chunks for part in _pieces(chunk, limit)]
+        parts = [
+            linearize(part)
+            for chunk in _finite(chunks)
+            for part in _pieces(chunk, limit)
+        ]
         means, covariances = zip(*parts, strict=True)
         return LinearizedOutputs(np.concatenate(means), np.concatenate(covariances))
 
@@ -145,7 +150,7 @@ class LaplacePredictive:
         draw = tf.function(
             lambda key: self._cast(fit.draw(key, priors, noise)), autograph=False
         )
-        chunks = list(chunks)
+        chunks = list(_finite(chunks))
         samples = []
         for number in range(num_samples):
             weights = draw(tf.constant([seed, number]))
@@ -180,6 +185,13 @@ def _single_output_shape(model: keras.Model) -> tuple:
             f"the output wanted. Received: outputs of shapes {shape}"
         )
     return tuple(shape)
+
+
+def _finite(chunks: Iterable[Any]) -> Iterator[Any]:
+    """Yields chunks of inputs; raises ValueError where one is not finite."""
+    for chunk in chunks:
+        keras.tree.map_structure(lambda leaf: array_of_examples(leaf, "x"), chunk)
+        yield chunk
 
 
 def _pieces(chunk: Any, limit: int) -> Iterator[Any]:

@@ -55,18 +55,13 @@ class PriorStructure:
             Float64 arrays.
 
         Raises:
-            ValueError: If precisions are not positive and finite, or differ where
-                the structure shares them.
+            ValueError: As for `precisions_of`, and if precisions differ where the
+                structure shares them.
         """
         precisions = [
             np.asarray(precision, np.float64)
             for precision in precisions_of(prior_precision, self.shapes)
         ]
-        if not all(np.isfinite(p).all() and (p > 0).all() for p in precisions):
-            raise ValueError(
-                "Prior precisions must be positive and finite. Received: "
-                f"prior_precision={prior_precision!r}"
-            )
         log_precisions = [
             np.broadcast_to(np.log(precision), shape)
             for precision, shape in zip(precisions, self.shapes, strict=True)
@@ -203,7 +198,8 @@ def precisions_of(
         One float64 tensor per weight. Gradients pass.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit, or precisions are no numbers, or not
+            positive and finite.
     """
     if isinstance(prior_precision, list | tuple):
         entries = [_as_float64(entry) for entry in prior_precision]
@@ -223,12 +219,30 @@ def precisions_of(
             f"shape. Expected shapes: {list(shapes)}. Received: "
             f"{[tuple(entry.shape) for entry in entries] or prior_precision!r}"
         )
+    # Within a `tf.function` there are no values to look at.
+    known = [tf.get_static_value(entry) for entry in entries]
+    if not all(np.all((p > 0) & np.isfinite(p)) for p in known if p is not None):
+        raise ValueError(
+            "Prior precisions must be positive and finite. Received: "
+            f"prior_precision={prior_precision!r}"
+        )
     return entries
 
 
 def _as_float64(value: Any) -> tf.Tensor:
-    is_tensor = tf.is_tensor(value) or isinstance(value, tf.Variable)
-    return tf.cast(value if is_tensor else np.asarray(value, np.float64), tf.float64)
+    if tf.is_tensor(value) or isinstance(value, tf.Variable):
+        return tf.cast(value, tf.float64)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = None
+    # NumPy reads numbers from text, too.
+    if array is None or np.asarray(value).dtype.kind in "bSU":
+        raise ValueError(
+            "`prior_precision` must hold positive numbers: a scalar, a vector or a "
+            f"list of arrays. Received: an entry {value!r}"
+        )
+    return tf.constant(array)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

@@ -1,3 +1,6 @@
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -163,3 +166,30 @@ def test_an_ordinary_model_with_posteriors_that_are_found_anew_in_each_round(dat
     # Zeros hold in the epochs between the rounds and after them.
     assert history["sparsity"] == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 0.75]
     assert calls == [network] * 3
+
+
+def test_the_example_of_the_page_on_reduction(data):
+    """With few epochs between the rounds."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "reduction.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+    (block,) = [block for block in blocks if "ModelReductionCallback" in block]
+    for old, new in (
+        ("every=10", "every=1, start=1"),
+        ("epochs=100", "epochs=6, verbose=0"),
+    ):
+        assert old in block
+        block = block.replace(old, new)
+    network = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(20, activation="relu", name="hidden"),
+            keras.layers.Dense(2, name="output"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile("adam", loss=loss)
+    x, y = data
+    names = {"network": network, "loss": loss, "x_train": x, "y_train": y}
+    exec(block, {"keras_bmr": keras_bmr, **names})
+    kept = network.get_layer("hidden").kernel.numpy().any(0)
+    assert kept.sum() == 1

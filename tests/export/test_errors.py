@@ -85,8 +85,9 @@ def test_loop_in_int8(refuses):
     ("arguments", "error", "match"),
     [
         ({"quantize": "int4"}, ValueError, "expected one of .*quantize='int4'"),
-        ({"batch_size": 0}, ValueError, "positive integer.*batch_size=0"),
-        ({"batch_size": 2.0}, ValueError, "positive integer.*batch_size=2.0"),
+        ({"batch_size": 0}, ValueError, "at least 1.*batch_size=0"),
+        ({"batch_size": 2.0}, ValueError, "integer.*batch_size=2.0"),
+        ({"batch_size": True}, ValueError, "integer.*batch_size=True"),
         ({"quantize": "int8"}, ValueError, "representative_data=None"),
         ({"quantize": "float16", "sparse": True}, ValueError, "float32 weights only"),
         ({"quantize": "dynamic", "sparse": True}, ValueError, "float32 weights only"),
@@ -189,11 +190,33 @@ def test_subclassed_model_with_two_inputs(refuses):
     refuses(ValueError, "subclassed model.*Two", network)
 
 
-def test_paths(tmp_path):
-    with pytest.raises(FileNotFoundError, match="folder of `path`"):
-        export_tflite(model(), tmp_path / "missing" / "model.tflite")
-    with pytest.raises(ValueError, match="name a file"):
-        export_tflite(model(), tmp_path)
+@pytest.mark.parametrize(
+    ("path", "error", "match"),
+    [
+        ("missing/model.tflite", FileNotFoundError, "folder of `path`.*missing/model"),
+        (".", ValueError, "name a file.*the folder '.'"),
+        ("", ValueError, "name a file.*path=''"),
+        ("a\0b", ValueError, r"name a file.*path='a\\x00b'"),
+        (os.devnull, ValueError, f"name a file.*the device '{os.devnull}'"),
+        (None, TypeError, "string or a `pathlib.Path`.*path=None"),
+        (3, TypeError, "string or a `pathlib.Path`.*path=3"),
+        (b"model.tflite", TypeError, "`os.fsdecode`.*path=b'model.tflite'"),
+        pytest.param(
+            "/proc/model.tflite",
+            OSError,
+            "takes no file.*'/proc/model.tflite'",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
+        ),
+        (250 * "a", OSError, "a shorter name.*'aaa.*too long"),
+    ],
+)
+def test_paths(path, error, match, tmp_path, monkeypatch):
+    """They are refused before any work: no network is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr("keras_bmr.export.tflite.deterministic_network")
+    with pytest.raises(error, match=match):
+        export_tflite(model(), path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_disagreeing_file_is_not_left_behind(refuses, monkeypatch):

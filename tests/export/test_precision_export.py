@@ -275,6 +275,10 @@ def test_a_model_that_changed_is_refused_and_nothing_is_written(tmp_path):
         export_precision(model, path)
     with pytest.raises(FileNotFoundError, match="folder of `path`"):
         export_precision(choice, tmp_path / "missing" / "model.tflite")
+    with pytest.raises(TypeError, match="string or a `pathlib.Path`.*path=None"):
+        export_precision(choice, None)
+    with pytest.raises(ValueError, match="integer.*batch_size=True"):
+        export_precision(choice, path, batch_size=True)
 
 
 def test_weights_that_are_no_constant_stay_float32(tmp_path):

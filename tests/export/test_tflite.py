@@ -208,10 +208,12 @@ def test_many_inputs_and_outputs(tmp_path):
     assert report.top1_agreement > 0.9
 
 
-def test_batch_size(tmp_path):
+@pytest.mark.parametrize("batch_size", [4, np.int64(4), np.uint8(4)])
+def test_batch_size(batch_size, tmp_path):
     model, x = small_dense(), normal(11, 16)
     path = tmp_path / "model.tflite"
-    report = export_tflite(model, path, batch_size=4, validation_data=x)
+    report = export_tflite(model, path, batch_size=batch_size, validation_data=x)
+    assert type(report.batch_size) is int
     interpreter = Interpreter(model_path=str(path))
     assert tuple(interpreter.get_input_details()[0]["shape"]) == (4, 16)
     assert report.verified_on == "8 examples of validation_data"

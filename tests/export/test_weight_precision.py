@@ -207,6 +207,9 @@ def test_budgets_hold_for_the_file_and_more_bytes_lose_less(dense, precision):
     assert losses[0] > losses[-1]
     with pytest.raises(ValueError, match=r"max_bytes of at least \d+.*max_bytes=500"):
         precision.choose(500)
+    # Less than the structure of the file takes, in an integer without a sign.
+    with pytest.raises(ValueError, match=r"max_bytes of at least \d+.*max_bytes=50,"):
+        precision.choose(np.uint8(50))
 
 
 def test_summary_shows_every_weight(precision):
@@ -226,7 +229,13 @@ def test_bad_arguments(dense, precision):
         precision.assign({"first": "int5"})
     with pytest.raises(ValueError, match="first/kernel.*layer='second'"):
         precision.assign({"second": "int8"})
-    with pytest.raises(ValueError, match="max_loss=0"):
-        precision.bits("first", max_loss=0)
+    for max_loss in (0, "a", np.nan):
+        with pytest.raises(ValueError, match=f"positive.*max_loss={max_loss!r}"):
+            precision.bits("first", max_loss=max_loss)
+    for max_bytes in (float("nan"), np.inf, "4000", 4000.0, None, True, 0):
+        with pytest.raises(ValueError, match=f"integer.*max_bytes={max_bytes!r}"):
+            precision.choose(max_bytes)
+    with pytest.raises(ValueError, match="max_bytes=nan"):
+        choose_precision(dense, max_bytes=np.nan)
     with pytest.raises(ValueError, match="Bayesian"):
         WeightPrecision(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))

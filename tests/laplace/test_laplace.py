@@ -211,6 +211,9 @@ def test_errors(classification, fitted):
         Laplace(model, loss, observation_noise=0.3)
     with pytest.raises(ValueError, match="positive and finite"):
         Laplace(model, loss, prior_precision=-1.0)
+    for precision in ("a", "1.0", True, [1.0, 1.0, 1.0, "a"], [[1.0, [2.0]]] * 4):
+        with pytest.raises(ValueError, match="must hold positive numbers.*Received"):
+            Laplace(model, loss, prior_precision=precision)
     with pytest.raises(RuntimeError, match="Call `laplace.fit"):
         Laplace(model, loss).log_marginal_likelihood()
     laplace = fitted("diagonal")
@@ -218,3 +221,25 @@ def test_errors(classification, fitted):
         laplace.posterior("hidden", "gamma")
     with pytest.raises(ValueError, match="a vector with one entry per weight"):
         laplace.log_marginal_likelihood(np.ones(3))
+    for precision in (-1.0, 0.0, np.nan, [1.0, 1.0, 1.0, -1.0], tf.constant(np.inf)):
+        with pytest.raises(ValueError, match="positive and finite.*prior_precision="):
+            laplace.log_marginal_likelihood(precision)
+    with pytest.raises(ValueError, match="must hold positive numbers.*'a'"):
+        laplace.log_marginal_likelihood("a")
+
+
+@pytest.mark.parametrize("noise", [-1.0, 0.0, np.nan, "a", np.ones(2), -tf.ones(())])
+def test_noise_of_a_query_is_checked(linear_regression, noise):
+    with pytest.raises(ValueError, match="positive finite.*observation_noise="):
+        linear_regression[0].log_marginal_likelihood(observation_noise=noise)
+
+
+def test_a_query_within_a_function(linear_regression):
+    laplace, *_ = linear_regression
+    query = tf.function(laplace.log_marginal_likelihood, autograph=False)
+    arguments = tf.constant(2.0, tf.float64), tf.constant(0.7, tf.float64)
+    np.testing.assert_allclose(
+        query(*arguments), laplace.log_marginal_likelihood(*arguments)
+    )
+    # Where there is no value to look at, the result tells.
+    assert np.isnan(query(-arguments[0], arguments[1]))

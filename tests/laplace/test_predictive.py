@@ -104,6 +104,13 @@ def test_errors(fitted, linear_regression, classification, monkeypatch):
         laplace.predictive(x, method="probit")
     with pytest.raises(ValueError, match="`probit` is for classification"):
         linear_regression[0].probit(x)
+    with_nan = np.where(x > 0, np.nan, x)
+    for method in ("linearized", "monte_carlo"):
+        for inputs in (with_nan, tf.data.Dataset.from_tensors(with_nan)):
+            with pytest.raises(ValueError, match="`x` must be finite.*NaN"):
+                laplace.predictive(inputs, method=method)
+    with pytest.raises(ValueError, match="`x` must be finite.*NaN"):
+        laplace.probit(with_nan)
     monkeypatch.setattr(linearized, "_CHUNK_BYTES", 100)
     with pytest.raises(ValueError, match="Use `method='monte_carlo'`"):
         laplace.predictive(x)

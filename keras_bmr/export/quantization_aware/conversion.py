@@ -84,8 +84,8 @@ def to_quantization_aware(
             f"Model '{model.name}' is quantization-aware already. Expected an ordinary "
             "or Bayesian model."
         )
-    check_plain_kernels(model._flatten_layers())
     network = deterministic_network(model)
+    check_plain_kernels(network._flatten_layers())
     specifications = input_specifications(network, 1)
     for item in specifications:
         if item.dtype != "float32":

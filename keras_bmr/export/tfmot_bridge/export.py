@@ -13,6 +13,7 @@ from keras_bmr.export import converter, latency, operators, verify
 from keras_bmr.export.examples import MIN_REPRESENTATIVE
 from keras_bmr.export.int8_weights import check_zeros, operator_of
 from keras_bmr.export.network import deterministic_network, input_specifications
+from keras_bmr.export.output_path import check_path
 from keras_bmr.export.report import ExportReport
 from keras_bmr.export.tfmot_bridge.loading import load_tfmot
 from keras_bmr.export.tfmot_bridge.rebuilding import to_tf_keras
@@ -23,11 +24,7 @@ from keras_bmr.export.tfmot_bridge.training import (
     fine_tune,
     kept_weights,
 )
-from keras_bmr.export.verified_file import (
-    check_path,
-    verification_inputs,
-    write_verified,
-)
+from keras_bmr.export.verified_file import verification_inputs, write_verified
 
 _NUM_REPRESENTATIVE = 500
 _BATCH_SIZE = 128
@@ -79,9 +76,10 @@ def export_with_tfmot(
     Raises:
         ImportError: If tensorflow-model-optimization (extra `tfmot`) or ai-edge-litert
             (extra `litert`) is not installed.
-        TypeError: If the model is no Keras model, or data has a wrong type.
+        TypeError: If the model is no Keras model, or the path or data has a wrong type.
         ValueError: If an argument is invalid, or tfmot knows no way to train a layer.
-        FileNotFoundError: If the folder of `path` does not exist.
+        OSError: If the folder of `path` does not exist (FileNotFoundError), or takes no
+            file.
         RuntimeError: If a pruned weight of the file is not zero, or the file disagrees
             with the trained model.
 

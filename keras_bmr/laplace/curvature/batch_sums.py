@@ -126,7 +126,8 @@ def outputs_of(model: keras.Model, x: Any) -> tuple[tf.Tensor, tf.Tensor | None]
     if not tf.is_tensor(outputs) or outputs.shape.rank < 2:
         raise ValueError(
             f"Model '{model.name}' must have one output of shape (batch, ..., "
-            f"outputs). Received: {outputs!r}"
+            "outputs); make a `keras.Model` of the output wanted. Received: outputs of "
+            f"shapes {keras.tree.map_structure(lambda o: tuple(o.shape), outputs)}"
         )
     mask = getattr(outputs, "_keras_mask", None)
     if outputs.dtype in (tf.float16, tf.bfloat16):

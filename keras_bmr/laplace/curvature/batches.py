@@ -28,9 +28,16 @@ class Batches:
     batch_size: int | None
 
     def __iter__(self) -> Iterator[tuple[Any, tf.Tensor]]:
-        """Yields (x, y) tensors; x keeps its structure."""
+        """Yields (x, y) tensors; x keeps its structure.
+
+        Raises:
+            ValueError: If a batch of a data set holds NaN; arrays were checked before.
+        """
         if self.batch_size is None:
-            yield from self.source
+            for batch in self.source:
+                # Not left to the log likelihood: a ReLU may turn NaN into zero.
+                keras.tree.map_structure(array_of_examples, batch)
+                yield batch
             return
         num_examples = len(self.source[1])
         for start in range(0, num_examples, self.batch_size):

@@ -1,5 +1,7 @@
 """Properties of fits that need no reference, Kronecker layouts, and what is refused."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -272,15 +274,29 @@ def test_factors_that_cannot_fit_are_refused_early():
         (lambda x, y: (x, y, y), "pair"),
         (lambda x, y: tf.data.Dataset.from_tensors((x, y)).repeat(), "finite"),
         (lambda x, y: tf.data.Dataset.from_tensors((x, y)).take(0), "at least one"),
-        (
-            lambda x, y: tf.data.Dataset.from_tensors((x * np.nan, y)),
-            "log likelihood of batch 0 is nan",
-        ),
     ],
 )
 def test_bad_data_are_refused(model, data, change, message):
     with pytest.raises(ValueError, match=message):
         fit_curvature(model, CROSS_ENTROPY, change(*data), structure="diagonal")
+
+
+def test_a_log_likelihood_beyond_the_largest_number_is_refused(model, data):
+    x, y = data
+    targets = 1e30 * np.eye(3)[y]
+    with pytest.raises(ValueError, match="log likelihood of batch 0 is -inf"):
+        fit_curvature(model, "mse", (x, targets), structure="diagonal")
+
+
+@pytest.mark.parametrize("spoiled", ["x", "y"])
+def test_nan_in_a_dataset_is_refused_as_in_arrays(data, spoiled):
+    """Also where the outputs stay finite: a ReLU may turn NaN into zero."""
+    x, y = data[0].copy(), np.eye(3, dtype="float32")[data[1]]
+    {"x": x, "y": y}[spoiled][20] = np.nan
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    for given in ((x, y), dataset):
+        with pytest.raises(ValueError, match="`data` must be finite.*with NaN"):
+            fit_curvature(mlp(L.Dense(5, activation="relu")), "mse", given)
 
 
 @pytest.mark.parametrize(
@@ -352,8 +368,14 @@ def test_positive_outputs_need_not_add_up_to_one(model, data):
 def test_a_model_has_one_output(data):
     inputs = keras.Input((4,))
     outputs = {"a": L.Dense(3)(inputs), "b": L.Dense(2)(inputs)}
-    for several in (outputs, list(outputs.values())):
-        with pytest.raises(ValueError, match="must have one output"):
+    for several, shapes in (
+        (outputs, "{'a': (24, 3), 'b': (24, 2)}"),
+        (list(outputs.values()), "[(24, 3), (24, 2)]"),
+    ):
+        message = (
+            f"must have one output .*Received: outputs of shapes {re.escape(shapes)}$"
+        )
+        with pytest.raises(ValueError, match=message):
             fit_curvature(keras.Model(inputs, several), CROSS_ENTROPY, data)
 
 
