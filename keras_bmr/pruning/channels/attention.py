@@ -25,9 +25,6 @@ class MultiHeadAttentionRule(ChannelRule):
         """See `ChannelRule.trace`."""
         layer = call.operation
         sources = _sources(call)
-        for index, labels in enumerate(inputs):
-            if index not in sources.values():
-                recorder.fix(labels)
         heads = recorder.new(layer, layer.num_heads)
         for name, index in sources.items():
             width = call.input_shapes[index][-1]

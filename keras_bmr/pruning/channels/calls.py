@@ -1,6 +1,7 @@
 """The calls that a model is made of, nested models opened."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -45,18 +46,36 @@ class Call:
         return None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelCall:
+    """One call of a nested model.
+
+    Attributes:
+        model: The nested model.
+        inputs: Indices of the values that its inputs stand for.
+        masks: Indices of the values that are handed to it as masks. Its layers find
+            them on the tensors, so that the calls inside do not mention them.
+    """
+
+    model: keras.Model
+    inputs: tuple[int, ...]
+    masks: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class CallGraph:
     """The calls of a model in the order of the signal.
 
     Attributes:
         calls: The calls; those of nested models stand in their place.
+        models: The calls of nested models.
         shapes: Shape of each value, the batch axis included.
         inputs: Indices of the values that come from outside.
         outputs: Indices of the values that the model returns.
     """
 
     calls: list[Call]
+    models: list[ModelCall]
     shapes: list[tuple[int | None, ...]]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -75,22 +94,25 @@ def call_graph(model: keras.Model) -> CallGraph:
         ValueError: If the model, or one inside of it, is subclassed or not built.
     """
     calls: list[Call] = []
+    models: list[ModelCall] = []
     shapes: list[tuple[int | None, ...]] = []
 
     def new_value(tensor: Any) -> int:
         shapes.append(tuple(tensor.shape))
         return len(shapes) - 1
 
-    def walk(graph: keras.Model, inputs: list[int]) -> list[int]:
+    def walk(graph: keras.Model, inputs: Sequence[int]) -> list[int]:
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
         for depth in sorted(graph._nodes_by_depth, reverse=True):
             for node in graph._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                read = [values[id(tensor)] for tensor in node.input_tensors]
                 if isinstance(node.operation, keras.Model):
-                    made = walk(functional(node.operation), read)
+                    nested = _model_call(node, values)
+                    models.append(nested)
+                    made = walk(functional(node.operation), nested.inputs)
                 else:
+                    read = [values[id(tensor)] for tensor in node.input_tensors]
                     made = [new_value(tensor) for tensor in node.outputs]
                     calls.append(
                         Call(
@@ -110,7 +132,22 @@ def call_graph(model: keras.Model) -> CallGraph:
     top = functional(model)
     inputs = [new_value(tensor) for tensor in top.inputs]
     outputs = walk(top, inputs)
-    return CallGraph(calls, shapes, tuple(inputs), tuple(outputs))
+    return CallGraph(calls, models, shapes, tuple(inputs), tuple(outputs))
+
+
+def _model_call(node: Any, values: Mapping[int, int]) -> ModelCall:
+    arguments, keywords = node.arguments.args, node.arguments.kwargs
+    signal = keras.tree.flatten(arguments[0] if arguments else keywords["inputs"])
+    known = set(map(id, signal))
+    return ModelCall(
+        model=node.operation,
+        inputs=tuple(values[id(tensor)] for tensor in signal),
+        masks=tuple(
+            values[id(tensor)]
+            for tensor in node.input_tensors
+            if id(tensor) not in known
+        ),
+    )
 
 
 def has_graph(model: keras.Model) -> bool:

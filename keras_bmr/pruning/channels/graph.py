@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from keras_bmr.pruning.channels import (  # noqa: F401 (they register their rule
 )
 from keras_bmr.pruning.channels.calls import Call, call_graph
 from keras_bmr.pruning.channels.labels import FIXED, ChannelLabels
+from keras_bmr.pruning.channels.masks import without_masks
 from keras_bmr.pruning.channels.registry import rule_for
 from keras_bmr.pruning.channels.rule import ChannelRule
 
@@ -96,14 +98,15 @@ class ChannelGraph:
     num_channels: np.ndarray
 
     def __init__(self, model: keras.Model) -> None:
-        graph = call_graph(model)
+        graph = without_masks(call_graph(model))
         self.graph = graph
         self._labels = ChannelLabels()
         self._recorded: dict[tuple, tuple] = {}
         self.widths: dict[str, int] = {}
+        # What comes from outside has no channels that can go, nor has a mask.
         values: dict[int, np.ndarray] = {
-            value: np.full((1,) * len(graph.shapes[value]), FIXED)
-            for value in graph.inputs
+            value: np.full((1,) * len(shape), FIXED)
+            for value, shape in enumerate(graph.shapes)
         }
         self.traced: list[TracedCall] = []
         self.num_calls: collections.Counter[int] = collections.Counter()
@@ -118,6 +121,14 @@ class ChannelGraph:
             self.num_calls[id(call.operation)] += 1
             if first.setdefault(id(call.operation), traced) is not traced:
                 self._couple_calls(first[id(call.operation)], traced)
+        #: The labels of the inputs of nested models, by the id of the model.
+        self.model_inputs: dict[int, list[np.ndarray]] = {}
+        for nested in graph.models:
+            inputs = [values[value] for value in nested.inputs]
+            known = self.model_inputs.setdefault(id(nested.model), inputs)
+            if known is not inputs:
+                # A model that is called twice has one input shape, whatever is inside.
+                self._couple_all(known, inputs)
         for value in graph.outputs:
             self.fix(values[value])
         #: The group of each label.
@@ -153,9 +164,13 @@ class ChannelGraph:
             [np.ones_like(labels, bool) for labels in first.outputs],
         ):
             return
-        for one, two in zip(
-            first.inputs + first.outputs, other.inputs + other.outputs, strict=True
-        ):
+        self._couple_all(first.inputs + first.outputs, other.inputs + other.outputs)
+
+    def _couple_all(
+        self, first: Sequence[np.ndarray], other: Sequence[np.ndarray]
+    ) -> None:
+        """Couples tensor by tensor; channels that do not match must stay."""
+        for one, two in zip(first, other, strict=True):
             if one.shape == two.shape:
                 self.couple(one, two)
             else:

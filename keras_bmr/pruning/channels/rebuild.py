@@ -1,15 +1,20 @@
 """Building a model anew from changed layers, some left out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_bmr.layers.cloning import copy_layer, uncompiled, within
 
+Shape = tuple[int | None, ...]
+
 
 def rebuild(
-    model: keras.Model, changes: Mapping[int, Mapping[str, Any]], left_out: set[int]
+    model: keras.Model,
+    changes: Mapping[int, Mapping[str, Any]],
+    left_out: set[int],
+    input_shapes: Mapping[int, Sequence[Shape]],
 ) -> tuple[keras.Model, dict[int, keras.Operation]]:
     """Builds a model again, with the same names.
 
@@ -17,6 +22,7 @@ def rebuild(
         model: A built Sequential or Functional model.
         changes: Entries of the config that change, by the id of the layer.
         left_out: The ids of layers that pass on what they get instead.
+        input_shapes: Shapes of the inputs, by the id of the nested model.
 
     Returns:
         A new, uncompiled model with initial weights, and the new layer for the id of
@@ -29,7 +35,10 @@ def rebuild(
             return _pass_on
         if id(operation) not in made:
             if isinstance(operation, keras.Model):
-                made[id(operation)] = _rebuilt(operation, convert)
+                shapes = input_shapes.get(
+                    id(operation), [tensor.shape for tensor in operation.inputs]
+                )
+                made[id(operation)] = _rebuilt(operation, shapes, convert)
             else:
                 change = changes.get(id(operation), {})
                 made[id(operation)] = copy_layer(
@@ -42,25 +51,33 @@ def rebuild(
     return smaller, _with_inner_layers(model, made)
 
 
-def _rebuilt(model: keras.Model, convert: Callable) -> keras.Model:
+def _rebuilt(
+    model: keras.Model, shapes: Sequence[Shape], convert: Callable
+) -> keras.Model:
+    inputs = [
+        _input_like(tensor, shape)
+        for tensor, shape in zip(model.inputs, shapes, strict=True)
+    ]
     if not isinstance(model, keras.Sequential):
         return keras.models.clone_model(
             model,
             clone_function=convert,
-            input_tensors=keras.tree.map_structure(_input_like, model.input),
+            input_tensors=keras.tree.pack_sequence_as(model.input, inputs),
         )
-    inputs = _input_like(*model.inputs)
     layers = [convert(layer) for layer in model.layers]
-    return keras.Sequential(
-        [inputs, *(layer for layer in layers if layer is not _pass_on)],
+    # A subclass may take other arguments, as Keras considers for Functional models.
+    same_arguments = type(model).__init__ is keras.Sequential.__init__
+    model_class = type(model) if same_arguments else keras.Sequential
+    return model_class(
+        [*inputs, *(layer for layer in layers if layer is not _pass_on)],
         name=model.name,
     )
 
 
-def _input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
+def _input_like(tensor: keras.KerasTensor, shape: Shape) -> keras.KerasTensor:
     """An input of the same name, which Keras would not keep."""
     name = tensor._keras_history.operation.name
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name)
 
 
 def _pass_on(inputs: Any, **kwargs: Any) -> Any:

@@ -26,13 +26,9 @@ class RecurrentRule(ChannelRule):
         """See `ChannelRule.trace`."""
         made = self.record(call, call.operation, inputs[0], recorder)
         units = made.size
-        for labels, shape in zip(inputs[1:], call.input_shapes[1:], strict=True):
-            # A mask has no channels; a state has those of the layer.
-            if len(shape) == 2 and shape[-1] == units:
-                states = labels_along(labels, -1, units, recorder)
-                recorder.couple(states, made)
-            else:
-                recorder.fix(labels)
+        for labels in inputs[1:]:
+            # The states that it starts from have the channels of the layer.
+            recorder.couple(labels_along(labels, -1, units, recorder), made)
         return [spread(made, -1, len(shape)) for shape in call.output_shapes]
 
     def record(

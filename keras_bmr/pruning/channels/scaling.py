@@ -106,8 +106,6 @@ class BatchNormalizationRule(ChannelwiseRule):
         layer = call.operation
         shape = call.input_shapes[0]
         axis = layer.axis % len(shape)
-        for labels in inputs[1:]:
-            recorder.fix(labels)
         read = labels_along(inputs[0], axis, shape[axis], recorder)
         for name in self.PARAMETERS:
             if getattr(layer, name) is not None:

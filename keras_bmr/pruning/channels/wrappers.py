@@ -28,8 +28,6 @@ class TimeDistributedRule(ChannelRule):
                 f"'{layer.name}', whose channels cannot be followed. Wrap its layers "
                 "one by one."
             )
-        for labels in inputs[1:]:
-            recorder.fix(labels)
         if inputs[0].shape[1] > 1:
             return FixedRule().trace(call, inputs, recorder)
         inner, rule = _inside(call)
@@ -56,8 +54,7 @@ class TimeDistributedRule(ChannelRule):
         needed = rule.reads(
             inner, _without_steps(constants[:1]), _without_steps(alive), weights
         )
-        others = super().reads(call, constants, alive, weights)[1:]
-        return [_with_steps(needed)[0], *others]
+        return _with_steps(needed[:1])
 
     def shifts(
         self,
