@@ -9,13 +9,15 @@ import tensorflow as tf
 from keras import ops
 
 from keras_bmr.export.uncertainty.activations import activated
-from keras_bmr.export.uncertainty.moments import Correlated, Moments
+from keras_bmr.export.uncertainty.moments import Correlated, Moments, per_sum
 from keras_bmr.export.uncertainty.registry import register_moment_rule
 from keras_bmr.export.uncertainty.weight_moments import WeightMoments
 from keras_bmr.layers import LinearVariational
 
 layers = keras.layers
 _COLUMNS = 16
+# Of the variance of outputs, in the directions that count for their covariance.
+_SHARE = 0.8
 
 
 @register_moment_rule(LinearVariational)
@@ -62,7 +64,8 @@ def dense(layer: keras.layers.Dense, weights: WeightMoments, x: Moments) -> Mome
 
     A sum over the outputs is a sum over the inputs with the mean weights, which has
     the covariance of the inputs, plus what stems from the weights of this layer, which
-    is uncorrelated.
+    is uncorrelated. Where nothing is known of the covariance of the inputs, the outputs
+    have the correlations that inputs alike in variance give them.
 
     Args:
         layer: The layer.
@@ -92,20 +95,49 @@ def dense(layer: keras.layers.Dense, weights: WeightMoments, x: Moments) -> Mome
     passed = _vector_times(x.variance, np.square(kernel))
     variance = passed if own is None else own + passed
 
-    def of_sums(coefficients: tf.Tensor) -> tf.Tensor:
-        *leading, size = coefficients.shape
-        rows = tf.reshape(coefficients, (-1, size)) if leading[1:] else coefficients
-        rows = tf.matmul(rows, kernel, transpose_b=True)
-        if leading[1:]:
-            rows = tf.reshape(rows, (*leading, kernel.shape[0]))
-        return x.accumulate(rows)
+    root = _root_of_correlations(kernel)
 
-    # Those of inputs that are alike in variance and uncorrelated.
-    gram = kernel.T @ kernel
-    norms = np.sqrt(np.maximum(np.diag(gram), np.finfo("float32").tiny))
-    correlated = Correlated(passed, own, of_sums, gram / np.outer(norms, norms))
+    def of_sums(coefficients: tf.Tensor) -> tf.Tensor:
+        if x.correlated is not None:
+            return x.accumulate(_product(coefficients, kernel.T))
+        together = _product(coefficients * per_sum(tf.sqrt(passed)), root)
+        return tf.reduce_sum(tf.square(together), axis=-1)
+
+    correlated = Correlated(passed, own, of_sums, root)
     outputs = Moments(mean, variance, correlated)
     return activated(layer.activation, outputs, f"layer '{layer.name}'")
+
+
+def _root_of_correlations(kernel: np.ndarray) -> np.ndarray:
+    """The root of the correlations of outputs whose inputs are alike in variance.
+
+    The directions of least variance are left out, for the sake of time, up to a fifth
+    of it; the others take over what is missing of the variance of each output.
+
+    Args:
+        kernel: Matrix of shape (inputs, outputs).
+
+    Returns:
+        Matrix of shape (outputs, directions).
+    """
+    gram = (kernel.T @ kernel).astype("float64")
+    norms = np.sqrt(np.maximum(np.diag(gram), np.finfo("float32").tiny))
+    variances, directions = np.linalg.eigh(gram / np.outer(norms, norms))
+    variances = np.maximum(variances[::-1], 0.0)
+    num_needed = 1 + np.count_nonzero(np.cumsum(variances) < _SHARE * variances.sum())
+    num_kept = min(-(-num_needed // _COLUMNS) * _COLUMNS, len(variances))
+    root = directions[:, ::-1][:, :num_kept] * np.sqrt(variances[:num_kept])
+    lengths = np.linalg.norm(root, axis=1, keepdims=True)
+    return (root / np.maximum(lengths, np.finfo("float32").tiny)).astype("float32")
+
+
+def _product(coefficients: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
+    """Coefficients of sums, in one of their shapes, times a matrix."""
+    *leading, size = coefficients.shape
+    if not leading[1:]:
+        return tf.matmul(coefficients, matrix)
+    product = tf.matmul(tf.reshape(coefficients, (-1, size)), matrix)
+    return tf.reshape(product, (*leading, matrix.shape[1]))
 
 
 def _vector_times(x: tf.Tensor, kernel: np.ndarray) -> tf.Tensor:

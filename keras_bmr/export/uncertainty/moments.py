@@ -18,13 +18,14 @@ class Correlated(NamedTuple):
             see `Moments.variance_of_sums`. The coefficients have the shape (sums, n),
             or (batch, sums, n) where the batch is larger than 1; the variances that
             shape without the last axis.
-        correlations: Matrix of shape (n, n), about those of this part.
+        root: Matrix of shape (n, m): times m uncorrelated numbers of variance 1 it
+            gives numbers with about the correlations of this part.
     """
 
     variance: tf.Tensor
     rest: tf.Tensor | None
     of_sums: Callable[[tf.Tensor], tf.Tensor]
-    correlations: np.ndarray
+    root: np.ndarray
 
     def scaled(self, factor: tf.Tensor) -> "Correlated":
         """The same of entries that are multiplied by factors.
@@ -36,8 +37,8 @@ class Correlated(NamedTuple):
         return Correlated(
             self.variance * square,
             None if self.rest is None else self.rest * square,
-            lambda coefficients: self.of_sums(coefficients * _per_sum(factor)),
-            self.correlations,
+            lambda coefficients: self.of_sums(coefficients * per_sum(factor)),
+            self.root,
         )
 
 
@@ -180,12 +181,18 @@ class Activated(Moments):
 
 def _of_uncorrelated(coefficients: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
     """The variances of sums over uncorrelated entries."""
-    return tf.reduce_sum(tf.square(coefficients) * _per_sum(variance), axis=-1)
+    return tf.reduce_sum(tf.square(coefficients) * per_sum(variance), axis=-1)
 
 
-def _per_sum(values: tf.Tensor) -> tf.Tensor:
-    """Values of shape (batch, n) in a shape that broadcasts to coefficients.
+def per_sum(values: tf.Tensor) -> tf.Tensor:
+    """Values of an example's entries in a shape that broadcasts to coefficients.
 
     One example at a time is what devices do, and matrices are faster there.
+
+    Args:
+        values: Tensor of shape (batch, n).
+
+    Returns:
+        Tensor of shape (1, n), or (batch, 1, n) where the batch is larger than 1.
     """
     return values if values.shape[0] == 1 else tf.expand_dims(values, -2)

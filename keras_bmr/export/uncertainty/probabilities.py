@@ -56,12 +56,12 @@ def _correlated_points(num_classes: int, logits: Correlated) -> tf.Tensor:
     entries = np.eye(num_classes, dtype="float32")
     shape = (-1, 1, num_classes)
     deviation = tf.reshape(tf.sqrt(logits.of_sums(tf.constant(entries))), shape)
-    values, axes = np.linalg.eigh(logits.correlations.astype("float64"))
-    root = axes * np.sqrt(np.maximum(values, 0)) @ axes.T
+    num_directions = logits.root.shape[1]
     if logits.rest is None:
-        return deviation * (normal_points(num_classes) @ root).astype("float32")
-    own, passed = np.split(normal_points(2 * num_classes), 2, axis=-1)
-    moved = deviation * (passed @ root).astype("float32")
+        return deviation * (normal_points(num_directions) @ logits.root.T)
+    points = normal_points(num_classes + num_directions)
+    own, passed = np.split(points, [num_classes], axis=-1)
+    moved = deviation * (passed @ logits.root.T)
     return moved + tf.reshape(tf.sqrt(logits.rest), shape) * own
 
 

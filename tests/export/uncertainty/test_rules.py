@@ -282,7 +282,8 @@ def test_noise_gates():
 def test_covariance_of_sums():
     """Through a dense layer and a rectifier that is open or shut for sure."""
     first, second = layers.Dense(6), layers.Dense(3)
-    x = random_moments(1, 5, deviation=0.1)
+    # Alike in variance, for which the covariance is exact.
+    x = Moments(random_moments(1, 5).mean, tf.fill((1, 5), 0.01))
     first(x.mean), second(tf.zeros((1, 6)))
     first.bias.assign([50, -50, 50, -50, 50, 50])
     hidden = by_rule(first, [x])
@@ -325,3 +326,20 @@ def test_softmax(shape):
     np.testing.assert_allclose(tf.reduce_sum(moments.mean, -1), 1, rtol=1e-5)
     np.testing.assert_allclose(moments.mean, draws.mean(0), atol=0.03)
     np.testing.assert_allclose(np.sqrt(moments.variance), draws.std(0), atol=0.04)
+
+
+def test_covariance_behind_a_wide_layer():
+    """Of a few directions out of 60, with inputs that are not quite alike."""
+    first, second = layers.Dense(60), layers.Dense(4)
+    x = random_moments(1, 200, deviation=0.1)
+    first(x.mean), second(tf.zeros((1, 60)))
+    hidden = by_rule(first, [x])
+    assert hidden.correlated.root.shape[1] < 60
+    outputs = by_rule(second, [hidden])
+    jacobian = first.kernel.numpy() @ second.kernel.numpy()
+    expected = np.sum(x.variance[0].numpy()[:, None] * jacobian**2, axis=0)
+    found = outputs.variance_of_sums(np.eye(4, dtype="float32"))[0]
+    np.testing.assert_allclose(found, expected, rtol=0.2)
+    # A unit by itself keeps its variance.
+    alone = hidden.variance_of_sums(np.eye(60, dtype="float32"))
+    np.testing.assert_allclose(alone, hidden.variance, rtol=1e-4)
