@@ -272,19 +272,26 @@ def run_all(train, test, arguments) -> None:
         + sum(period.epochs for period in arguments.periods),
         "seed": arguments.seed,
     }
-    for run in arguments.runs:
+    for method in arguments.runs:
+        run = method
+        if arguments.views != recipe.num_views:
+            run += f"_{arguments.views}_views"
         aware_run = f"{run}_aware"
         if run in rows and (aware_run in rows or not arguments.quantization_aware):
             continue
         print(run, flush=True)
         keras.utils.set_random_seed(arguments.seed)
         soft = {"teacher": common, "teacher_name": start_name}
-        of_run = dataclasses.replace(recipe, **soft if run.endswith("_soft") else {})
+        of_run = dataclasses.replace(
+            recipe,
+            num_views=arguments.views,
+            **soft if method.endswith("_soft") else {},
+        )
         network = of_run.trained_in_periods(
             common,
             f"{run}_{start_name}",
             arguments.periods,
-            rounds_of(run, train),
+            rounds_of(method, train),
         )
         refresh(network, train)
         if run not in rows:
@@ -323,6 +330,13 @@ def main() -> None:
             Period("muon", 6e-3, 150),
         ],
         help="of every run after the common epochs: optimizer:highest rate:epochs",
+    )
+    add(
+        "--views",
+        type=int,
+        default=8,
+        help="of every image, moved and mirrored, until they come again; the common "
+        "epochs have 8",
     )
     add("--seed", type=int, default=0)
     add(

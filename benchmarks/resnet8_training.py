@@ -14,8 +14,6 @@ import tensorflow as tf
 from cifar10_images import half_epoch, in_batches
 
 BATCH_SIZE = 64
-# How many half epochs differ in their images.
-NUM_PARTS = 16
 # Of soft targets, and of the predictions that are compared with them.
 TEMPERATURE = 2
 
@@ -182,6 +180,7 @@ class Recipe:
         train: Images in [0, 1] and labels.
         folder: For states and soft targets.
         seed: Of the order of images and of their movements.
+        num_views: Of every image, after which they repeat.
         teacher: Gives the soft targets.
         teacher_name: Theirs on the disk.
     """
@@ -189,6 +188,7 @@ class Recipe:
     train: tuple[np.ndarray, np.ndarray]
     folder: pathlib.Path
     seed: int
+    num_views: int = 8
     teacher: keras.Model | None = None
     teacher_name: str = ""
 
@@ -215,9 +215,10 @@ class Recipe:
             )
         start = time.process_time(), time.perf_counter()
         # The same number is always the same images.
-        images, labels = half_epoch(*self.train, part % NUM_PARTS, self.seed)
+        number = part % (2 * self.num_views)
+        images, labels = half_epoch(*self.train, number, self.seed)
         targets = (
-            self._targets(part % NUM_PARTS, images)
+            self._targets(number, images)
             if self.teacher
             else keras.utils.to_categorical(labels, 10)
         )
