@@ -422,7 +422,13 @@ def test_variables_of_half_precision_are_refused(dtype):
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have:UserWarning")
 def test_quantised_weights_are_refused():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="small")])
-    model.quantize("int8")
-    with pytest.raises(ValueError, match="'small'.*quantise after.*dtype='int8'"):
-        keras_bmr.to_variational(model)
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="small")])
+    network.quantize("int8")
+    with pytest.raises(ValueError, match="'small' was quantised.*before `quantize`"):
+        keras_bmr.to_variational(network)
+
+
+def test_weights_with_posteriors_are_in_single_precision_or_better():
+    layer = layers.DenseVariational(2, num_examples=10, dtype="bfloat16", name="small")
+    with pytest.raises(ValueError, match="'small'.*quantise after.*dtype='bfloat16'"):
+        layer.build((None, 4))
