@@ -1,5 +1,6 @@
 """Moments of layers that are linear in their inputs and in one kernel."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras import ops
 
 from keras_bmr.export.uncertainty.activations import activated
 from keras_bmr.export.uncertainty.moments import Correlated, Moments, per_sum
+from keras_bmr.export.uncertainty.probabilities import MAX_SUMS
 from keras_bmr.export.uncertainty.registry import register_moment_rule
 from keras_bmr.export.uncertainty.weight_moments import WeightMoments
 from keras_bmr.layers import LinearVariational
@@ -18,6 +20,8 @@ layers = keras.layers
 _COLUMNS = 16
 # Of the variance of outputs, in the directions that count for their covariance.
 _SHARE = 0.8
+# Shares of a variance below count as rounding.
+_LITTLE = 1e-5
 
 
 @register_moment_rule(LinearVariational)
@@ -95,13 +99,18 @@ def dense(layer: keras.layers.Dense, weights: WeightMoments, x: Moments) -> Mome
     passed = _vector_times(x.variance, np.square(kernel))
     variance = passed if own is None else own + passed
 
-    root = _root_of_correlations(kernel)
+    # For the first and the last of several layers only, and it takes cubic time.
+    root = functools.cache(lambda: _root_of_correlations(kernel))
 
     def of_sums(coefficients: tf.Tensor) -> tf.Tensor:
         if x.correlated is not None:
             return x.accumulate(_product(coefficients, kernel.T))
-        together = _product(coefficients * per_sum(tf.sqrt(passed)), root)
-        return tf.reduce_sum(tf.square(together), axis=-1)
+        scaled = coefficients * per_sum(tf.sqrt(passed))
+        together = tf.reduce_sum(tf.square(_product(scaled, root())), axis=-1)
+        missing = (1 - np.square(root()).sum(axis=1)).astype("float32")
+        if missing.max() < _LITTLE:
+            return together
+        return together + tf.reduce_sum(tf.square(scaled) * missing, axis=-1)
 
     correlated = Correlated(passed, own, of_sums, root)
     outputs = Moments(mean, variance, correlated)
@@ -111,8 +120,8 @@ def dense(layer: keras.layers.Dense, weights: WeightMoments, x: Moments) -> Mome
 def _root_of_correlations(kernel: np.ndarray) -> np.ndarray:
     """The root of the correlations of outputs whose inputs are alike in variance.
 
-    The directions of least variance are left out, for the sake of time, up to a fifth
-    of it; the others take over what is missing of the variance of each output.
+    Of many outputs the directions of least variance are left out, for the sake of time,
+    up to a fifth of it.
 
     Args:
         kernel: Matrix of shape (inputs, outputs).
@@ -125,10 +134,9 @@ def _root_of_correlations(kernel: np.ndarray) -> np.ndarray:
     variances, directions = np.linalg.eigh(gram / np.outer(norms, norms))
     variances = np.maximum(variances[::-1], 0.0)
     num_needed = 1 + np.count_nonzero(np.cumsum(variances) < _SHARE * variances.sum())
-    num_kept = min(-(-num_needed // _COLUMNS) * _COLUMNS, len(variances))
+    num_kept = max(-(-num_needed // _COLUMNS) * _COLUMNS, MAX_SUMS)
     root = directions[:, ::-1][:, :num_kept] * np.sqrt(variances[:num_kept])
-    lengths = np.linalg.norm(root, axis=1, keepdims=True)
-    return (root / np.maximum(lengths, np.finfo("float32").tiny)).astype("float32")
+    return root.astype("float32")
 
 
 def _product(coefficients: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:

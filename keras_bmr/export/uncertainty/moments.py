@@ -18,14 +18,14 @@ class Correlated(NamedTuple):
             see `Moments.variance_of_sums`. The coefficients have the shape (sums, n),
             or (batch, sums, n) where the batch is larger than 1; the variances that
             shape without the last axis.
-        root: Matrix of shape (n, m): times m uncorrelated numbers of variance 1 it
-            gives numbers with about the correlations of this part.
+        root: Gives a matrix of shape (n, m): times m uncorrelated numbers of variance
+            1 it has about the correlations of this part.
     """
 
     variance: tf.Tensor
     rest: tf.Tensor | None
     of_sums: Callable[[tf.Tensor], tf.Tensor]
-    root: np.ndarray
+    root: Callable[[], np.ndarray]
 
     def scaled(self, factor: tf.Tensor) -> "Correlated":
         """The same of entries that are multiplied by factors.

@@ -56,12 +56,13 @@ def _correlated_points(num_classes: int, logits: Correlated) -> tf.Tensor:
     entries = np.eye(num_classes, dtype="float32")
     shape = (-1, 1, num_classes)
     deviation = tf.reshape(tf.sqrt(logits.of_sums(tf.constant(entries))), shape)
-    num_directions = logits.root.shape[1]
+    root = logits.root()
+    num_directions = root.shape[1]
     if logits.rest is None:
-        return deviation * (normal_points(num_directions) @ logits.root.T)
+        return deviation * (normal_points(num_directions) @ root.T)
     points = normal_points(num_classes + num_directions)
     own, passed = np.split(points, [num_classes], axis=-1)
-    moved = deviation * (passed @ logits.root.T)
+    moved = deviation * (passed @ root.T)
     return moved + tf.reshape(tf.sqrt(logits.rest), shape) * own
 
 

@@ -41,21 +41,20 @@ def probe(
             if outputs of a regression have a mask, two calls differ, a layer is not
             called or mixes examples, or the gradient by its rule is not the gradient.
     """
-    outputs, mask = outputs_of(model, x)
     if likelihood.from_logits is not None:
-        _check_outputs(model, likelihood, outputs.numpy())
-    elif mask is not None:
-        raise ValueError(
-            "The noise of regression needs the same number of targets in every "
-            f"example, but the outputs of model '{model.name}' have a mask. Leave the "
-            "padding out of the data, or the mask out of the model (`mask_zero=False`)."
-        )
+        _check_outputs(model, likelihood, outputs_of(model, x)[0].numpy())
     few = keras.tree.map_structure(lambda leaf: leaf[:_NUM_EXAMPLES], x)
     variables = [v.value for ruled in layers for v in ruled.variables.values()]
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     with tape, recorded_calls([r.layer for r in layers], tape) as records:
         tape.watch(variables)
-        predictors, _ = predictors_of(model, likelihood, few)
+        predictors, mask = predictors_of(model, likelihood, few)
+    if mask is not None and likelihood.from_logits is None:
+        raise ValueError(
+            "The noise of regression needs the same number of targets in every "
+            f"example, but the outputs of model '{model.name}' have a mask. Leave the "
+            "padding out of the data, or the mask out of the model (`mask_zero=False`)."
+        )
     again, _ = predictors_of(model, likelihood, few)
     if not np.allclose(predictors, again, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise ValueError(

@@ -154,6 +154,25 @@ def test_logits_move_together(bayesian, normal):
     np.testing.assert_allclose(variance[:, 0], variance[:, 1], rtol=1e-3)
 
 
+def test_noise_of_the_last_weights_is_that_of_each_logit(bayesian, normal):
+    """Of very different size, with mean weights that would move two logits together."""
+    model = bayesian((3,), layers.Dense(6), layers.Dense(3), scale=1e-3)
+    output = model.layers[1]
+    column = np.linspace(-1, 1, 6, dtype="float32")[:, None]
+    loc = column * np.float32([[1, 1, -1]])
+    scale = np.ones((6, 1), "float32") * np.float32([[1.0, 0.01, 0.3]])
+    output.assign_posterior("kernel", tfd.Normal(loc, scale))
+    x = normal(60, 3)
+    mean, variance = propagate_moments(model, x, from_logits=True)
+    sampled = predictive_moments(
+        model, x, num_samples=3000, seed=0, from_logits=True, verbose=0
+    )
+    np.testing.assert_allclose(mean, sampled.mean, atol=0.03)
+    np.testing.assert_allclose(
+        np.sqrt(variance).mean(0), np.sqrt(sampled.variance).mean(0), rtol=0.1
+    )
+
+
 def test_half_precision_counts_as_float32(normal):
     network = keras.Sequential(
         [keras.Input((5,)), layers.Dense(4, dtype="mixed_float16")]
